@@ -1,0 +1,172 @@
+//! Ids of things: CPUs, VMs, streams, PCI functions, interrupts.
+
+use core::{fmt, num::NonZeroU16};
+
+/// A CPU by its place among the enabled `cpu` nodes of the device tree, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CpuId(pub u8);
+
+impl CpuId {
+    /// The place as an array index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for CpuId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cpu{}", self.0)
+    }
+}
+
+/// Affinity fields of MPIDR_EL1 (DDI 0487 D24.2.107): Aff3 in bits 39:32, Aff2..Aff0 in 23:0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Mpidr(u64);
+
+impl Mpidr {
+    const AFFINITY: u64 = 0xff_00ff_ffff;
+
+    /// Keeps the affinity fields of `value` and drops the rest (U, MT, RES1).
+    pub const fn new(value: u64) -> Self {
+        Self(value & Self::AFFINITY)
+    }
+
+    /// The affinity fields in their MPIDR_EL1 places.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// Affinity as GICR_TYPER has it in its upper word: Aff3.Aff2.Aff1.Aff0, one byte each.
+    pub const fn packed(self) -> u32 {
+        ((self.0 >> 32) as u32) << 24 | (self.0 as u32 & 0x00ff_ffff)
+    }
+}
+
+/// A VM by its place in the manifest, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct VmId(pub u8);
+
+impl VmId {
+    /// The place as an array index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Tag of a VM's entries in the TLBs of CPUs and SMMUs. Zero is nobody's: the reset value must not name a VM.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Vmid(NonZeroU16);
+
+impl Vmid {
+    /// `None` for 0.
+    pub const fn new(value: u16) -> Option<Self> {
+        match NonZeroU16::new(value) {
+            Some(value) => Some(Self(value)),
+            None => None,
+        }
+    }
+
+    /// The VMID of a VM: its place plus one.
+    pub const fn of(vm: VmId) -> Self {
+        Self(NonZeroU16::MIN.saturating_add(vm.0 as u16))
+    }
+
+    /// The number, 1 to 65,535.
+    pub const fn as_u16(self) -> u16 {
+        self.0.get()
+    }
+}
+
+/// An SMMU by its place in the device tree, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SmmuId(pub u8);
+
+/// A StreamID: what the SMMU sees of who sent a transaction (IHI 0070 3.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(pub u32);
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// A stream of the machine: StreamIDs of two SMMUs may be the same number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamKey {
+    /// The SMMU.
+    pub smmu: SmmuId,
+    /// The stream behind it.
+    pub stream: StreamId,
+}
+
+/// A PCI function: segment (the host bridge), bus, device, function.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PciFunction {
+    segment: u16,
+    routing_id: u16,
+}
+
+impl PciFunction {
+    /// `None` when `device` is above 31 or `function` above 7.
+    pub const fn new(segment: u16, bus: u8, device: u8, function: u8) -> Option<Self> {
+        if device > 31 || function > 7 {
+            return None;
+        }
+        let routing_id = (bus as u16) << 8 | (device as u16) << 3 | function as u16;
+        Some(Self { segment, routing_id })
+    }
+
+    /// The function with this Routing ID (bus 15:8, device 7:3, function 2:0).
+    pub const fn from_routing_id(segment: u16, routing_id: u16) -> Self {
+        Self { segment, routing_id }
+    }
+
+    /// PCI segment group, which is the host bridge's place in the device tree.
+    pub const fn segment(self) -> u16 {
+        self.segment
+    }
+    /// Routing ID, also called requester id: bus 15:8, device 7:3, function 2:0.
+    pub const fn routing_id(self) -> u16 {
+        self.routing_id
+    }
+    /// Bus number.
+    pub const fn bus(self) -> u8 {
+        (self.routing_id >> 8) as u8
+    }
+    /// Device number, 0 to 31.
+    pub const fn device(self) -> u8 {
+        (self.routing_id >> 3) as u8 & 31
+    }
+    /// Function number, 0 to 7.
+    pub const fn function(self) -> u8 {
+        self.routing_id as u8 & 7
+    }
+}
+
+impl fmt::Display for PciFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bus, device, function) = (self.bus(), self.device(), self.function());
+        write!(f, "{:04x}:{bus:02x}:{device:02x}.{function}", self.segment)
+    }
+}
+
+impl fmt::Debug for PciFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An interrupt as the GIC numbers it: 0-15 SGI, 16-31 PPI, 32-1019 SPI (IHI 0069 2.2.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IntId(pub u32);
+
+impl IntId {
+    /// First shared peripheral interrupt.
+    pub const SPI_BASE: u32 = 32;
+
+    /// Whether this is a shared peripheral interrupt.
+    pub const fn is_spi(self) -> bool {
+        self.0 >= Self::SPI_BASE && self.0 < 1020
+    }
+}

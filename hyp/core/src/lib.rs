@@ -1,0 +1,11 @@
+//! The vocabulary of Bulkhead: pure logic, the same on host and target.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod addr;
+pub mod bundle;
+pub mod ids;
+pub mod vplat;

@@ -1,0 +1,61 @@
+//! The machine that every guest sees: one fixed map, in intermediate physical addresses.
+//!
+//! ```text
+//! 0x0800_0000  GICD, 64 KiB                 0x1000_0000  PCI ECAM, 1 MiB: bus 0 alone
+//! 0x080a_0000  GICR, 128 KiB a vCPU         0x2000_0000  PCI memory window, 512 MiB
+//! 0x0900_0000  PL011, 4 KiB                 0x4000_0000  RAM
+//! ```
+
+use crate::{addr::Ipa, ids::IntId};
+
+/// Bits of a guest's physical address space at most: 512 GiB, one 512-entry table at level 1.
+pub const IPA_BITS_MAX: u8 = 39;
+/// Most vCPUs of one VM.
+pub const VCPUS_MAX: usize = 8;
+/// Most VMs of one machine.
+pub const VMS_MAX: usize = 8;
+/// Most passed-through PCI functions of one VM.
+pub const DEVICES_MAX: usize = 8;
+
+/// GIC distributor (GICD).
+pub const GICD_BASE: Ipa = Ipa::new(0x0800_0000);
+/// Bytes of GICD.
+pub const GICD_SIZE: u64 = 0x1_0000;
+/// GIC redistributors (GICR), one after the other in the order of vCPUs.
+pub const GICR_BASE: Ipa = Ipa::new(0x080a_0000);
+/// Bytes of one vCPU's redistributor: the RD and the SGI frame.
+pub const GICR_STRIDE: u64 = 0x2_0000;
+/// PL011 UART.
+pub const UART_BASE: Ipa = Ipa::new(0x0900_0000);
+/// Bytes of the UART.
+pub const UART_SIZE: u64 = 0x1000;
+/// PCI configuration space (ECAM) of bus 0.
+pub const ECAM_BASE: Ipa = Ipa::new(0x1000_0000);
+/// Bytes of ECAM: one bus.
+pub const ECAM_SIZE: u64 = 0x10_0000;
+/// PCI memory window: PCI address = IPA.
+pub const PCI_MEM_BASE: Ipa = Ipa::new(0x2000_0000);
+/// Bytes of the PCI memory window.
+pub const PCI_MEM_SIZE: u64 = 0x2000_0000;
+/// Where RAM starts.
+pub const RAM_BASE: Ipa = Ipa::new(0x4000_0000);
+
+/// Interrupts that the virtual GIC has: SGIs, PPIs and 32 SPIs (GICD_TYPER.ITLinesNumber = 1).
+pub const INTIDS: u32 = 64;
+/// EL1 virtual timer's PPI.
+pub const VTIMER_INTID: IntId = IntId(27);
+/// EL1 physical timer's PPI.
+pub const PTIMER_INTID: IntId = IntId(30);
+/// The UART's SPI, level-triggered.
+pub const UART_INTID: IntId = IntId(33);
+/// SPI of the PCI pin INTA#; INTB#, INTC# and INTD# follow. The virtual bridge does not swizzle.
+pub const INTX_INTID_BASE: IntId = IntId(36);
+/// PCI interrupt pins of the virtual bridge.
+pub const INTX_PINS: u32 = 4;
+/// PCI device number of a VM's first function; the next ones follow, each as function 0.
+pub const FIRST_PCI_DEVICE: u8 = 1;
+
+/// MPIDR_EL1 affinity of a vCPU: Aff0 is its number.
+pub const fn vcpu_mpidr(vcpu: usize) -> u64 {
+    vcpu as u64
+}
