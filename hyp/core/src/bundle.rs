@@ -3,8 +3,19 @@
 //! Little-endian throughout. A [`Header`], then `vm_count` [`VmRecord`]s, then blobs, each on a 4 KiB boundary.
 //! `checksum` is XXH64 (seed 0) over all bytes after the header. Offsets count from the start of the bundle.
 
+mod error;
+mod read;
+#[cfg(test)]
+mod tests;
+mod vm;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use self::{
+    error::{BundleError, LoadRecordKey, RecordError},
+    read::{Bundle, checksum},
+    vm::Vm,
+};
 use crate::vplat::DEVICES_MAX;
 
 /// First eight bytes of a bundle.

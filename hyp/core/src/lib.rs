@@ -8,4 +8,6 @@ extern crate std;
 pub mod addr;
 pub mod bundle;
 pub mod ids;
+pub mod image;
+pub mod name;
 pub mod vplat;
