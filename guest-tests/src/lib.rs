@@ -1,2 +1,19 @@
-//! placeholder
+//! Runtime of the bare-metal guest programs: start-up, console, GIC, timers, PCI.
 #![no_std]
+
+pub mod boot;
+pub mod check;
+pub mod code;
+pub mod console;
+pub mod cpu;
+pub mod exception;
+pub mod gic;
+pub mod irq;
+pub mod mem;
+pub mod mmu;
+pub mod params;
+pub mod psci;
+pub mod random;
+pub mod smp;
+pub mod sysreg;
+pub mod timer;
