@@ -1,2 +1,30 @@
-//! The host command.
-fn main() {}
+//! The host command of Bulkhead: set-up, packing, QEMU, tests, figures.
+
+mod bench;
+mod build;
+mod cli;
+mod console;
+mod guest;
+mod image;
+mod lint;
+mod manifest;
+mod pack;
+mod qemu;
+mod scenario;
+mod setup;
+mod smoke;
+mod suite;
+mod workspace;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    match cli::run(&cli::Cli::parse()) {
+        Ok(true) => std::process::ExitCode::SUCCESS,
+        Ok(false) => std::process::ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

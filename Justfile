@@ -1,0 +1,59 @@
+# The front door. What each recipe does is in `tools`.
+
+tools := "cargo run --quiet --package bulkhead-tools --"
+
+# Lists the recipes.
+default:
+    @just --list
+
+# Installs and downloads what is missing; --dry-run only says what.
+setup *arguments:
+    @{{tools}} setup {{arguments}}
+
+# Builds the hypervisor's flat image.
+build:
+    @{{tools}} build
+
+# Boots the default bundle here; `-- ARGUMENTS` go to QEMU.
+qemu *arguments:
+    @{{tools}} qemu {{arguments}}
+
+# Prints the command line of `qemu`.
+qemu-cmd *arguments:
+    @{{tools}} qemu-cmd {{arguments}}
+
+# Packs a manifest into a bundle.
+pack *arguments:
+    @{{tools}} pack {{arguments}}
+
+# Prints every problem of a manifest.
+check-manifest *arguments:
+    @{{tools}} check-manifest {{arguments}}
+
+# Boots the default bundle headless and moves traffic.
+smoke:
+    @{{tools}} smoke
+
+# Runs the bare-metal guest scenarios, or those whose name contains NAME.
+guest *name:
+    @{{tools}} guest {{name}}
+
+# Runs the host tests.
+unit:
+    @{{tools}} unit
+
+# Runs all tests.
+test:
+    @{{tools}} test
+
+# Measures, and prints figures.
+bench *name:
+    @{{tools}} bench {{name}}
+
+# Checks format, lints and our own rules.
+lint:
+    @{{tools}} lint
+
+# Removes what was built.
+clean *arguments:
+    @{{tools}} clean {{arguments}}

@@ -1,0 +1,103 @@
+//! Builds the bare-metal programs and turns them into flat images.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::{
+    image::flatten,
+    setup::toolchain::{self, TARGET},
+    workspace::Workspace,
+};
+
+const HYPERVISOR: &str = "bulkhead-el2";
+const GUESTS: &str = "bulkhead-guest-tests";
+
+/// A hypervisor that was built.
+#[derive(Clone, Debug)]
+pub struct Hypervisor {
+    /// The flat image that QEMU and boot loaders take.
+    pub image: PathBuf,
+    /// The ELF file, with symbols.
+    pub elf: PathBuf,
+}
+
+/// Builds the hypervisor: `bulkhead.img` and `bulkhead.elf` in the output folder.
+///
+/// # Errors
+/// When the build fails; cargo has said why.
+pub fn hypervisor(workspace: &Workspace) -> Result<Hypervisor> {
+    let executables = cargo_build(workspace, HYPERVISOR)?;
+    ensure!(executables.len() == 1, "{HYPERVISOR} has {} programs instead of one", executables.len());
+    let path = executables.values().next().context("no program was built")?;
+    let image = workspace.out().join("bulkhead.img");
+    let elf = workspace.out().join("bulkhead.elf");
+    write_flat(path, &image)?;
+    fs::copy(path, &elf).with_context(|| format!("writing {}", elf.display()))?;
+    Ok(Hypervisor { image, elf })
+}
+
+/// Builds the bare-metal guests: each one's flat image in `guests/`, by name.
+///
+/// # Errors
+/// When the build fails; cargo has said why.
+pub fn guests(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
+    let mut images = BTreeMap::new();
+    for (name, path) in cargo_build(workspace, GUESTS)? {
+        let image = workspace.out().join("guests").join(format!("{name}.img"));
+        write_flat(&path, &image)?;
+        images.insert(name, image);
+    }
+    Ok(images)
+}
+
+fn write_flat(elf: &Path, image: &Path) -> Result<()> {
+    let bytes = fs::read(elf).with_context(|| format!("reading {}", elf.display()))?;
+    let flat = flatten(&bytes).with_context(|| format!("making {} flat", elf.display()))?;
+    if let Some(folder) = image.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(image, flat).with_context(|| format!("writing {}", image.display()))
+}
+
+/// One line of `cargo build --message-format=json`; other fields are of no interest.
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+    target: Option<MessageTarget>,
+}
+
+#[derive(Deserialize)]
+struct MessageTarget {
+    name: String,
+}
+
+/// Builds `package` for the bare-metal target and gives its programs by name.
+fn cargo_build(workspace: &Workspace, package: &str) -> Result<BTreeMap<String, PathBuf>> {
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(workspace.root())
+        .args(["build", "--quiet", "--release", "--bins", "--target", TARGET, "--package", package])
+        .arg("--message-format=json-render-diagnostics")
+        .stdout(Stdio::piped());
+    toolchain::apply(workspace, &mut command)?;
+    let mut child = command.spawn().context("cargo cannot be started")?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    let mut executables = BTreeMap::new();
+    for line in BufReader::new(output).lines() {
+        let Ok(message) = serde_json::from_str::<Message>(&line?) else { continue };
+        if let (Some(executable), Some(target)) = (message.executable, message.target) {
+            executables.insert(target.name, executable);
+        }
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "building {package} failed");
+    Ok(executables)
+}

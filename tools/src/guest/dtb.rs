@@ -1,0 +1,198 @@
+//! The device tree that a guest gets, written from the virtual platform's constants.
+
+use bulkhead_core::{
+    addr::Ipa,
+    ids::IntId,
+    vplat::{
+        ECAM_BASE, ECAM_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE, INTX_INTID_BASE, INTX_PINS, PCI_MEM_BASE,
+        PCI_MEM_SIZE, PTIMER_INTID, RAM_BASE, UART_BASE, UART_INTID, UART_SIZE, VTIMER_INTID, vcpu_mpidr,
+    },
+};
+use dtoolkit::{
+    ToPropertyValue,
+    model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty},
+};
+
+const PHANDLE_GIC: u32 = 1;
+const PHANDLE_CLOCK: u32 = 2;
+const SPI: u32 = 0;
+const PPI: u32 = 1;
+const LEVEL_HIGH: u32 = 4;
+const LEVEL_LOW: u32 = 8;
+/// The PL011's reference clock in Hz.
+const UART_CLOCK_HZ: u32 = 24_000_000;
+/// `ranges` space code of 32-bit memory, not prefetchable (IEEE 1275 PCI binding 2.2.1.1).
+const PCI_SPACE_MEM32: u32 = 0x0200_0000;
+
+/// What differs from one guest's tree to another's.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestTree<'a> {
+    /// vCPUs, at least 1.
+    pub vcpus: usize,
+    /// Bytes of RAM from [`RAM_BASE`].
+    pub ram_bytes: u64,
+    /// Kernel command line.
+    pub cmdline: &'a str,
+    /// First and one-past-last address of the initrd.
+    pub initrd: Option<(Ipa, Ipa)>,
+    /// Whether the VM has any PCI function: without one it gets no host bridge.
+    pub has_pci: bool,
+}
+
+impl GuestTree<'_> {
+    /// The tree as a DTB.
+    pub fn to_dtb(self) -> Vec<u8> {
+        let mut tree = DeviceTree::new();
+        let root = &mut tree.root;
+        set(root, "compatible", "bulkhead,vm");
+        set(root, "model", "Bulkhead virtual machine");
+        set(root, "#address-cells", 2u32);
+        set(root, "#size-cells", 2u32);
+        set(root, "interrupt-parent", PHANDLE_GIC);
+        for child in [self.chosen(), self.memory(), self.cpus(), psci(), timer(), self.gic(), clock(), uart()] {
+            root.add_child(child);
+        }
+        if self.has_pci {
+            root.add_child(pci());
+        }
+        tree.to_dtb()
+    }
+
+    fn chosen(&self) -> DeviceTreeNode {
+        let mut chosen = node("chosen");
+        set(&mut chosen, "bootargs", self.cmdline);
+        set(&mut chosen, "stdout-path", uart_path().as_str());
+        if let Some((start, end)) = self.initrd {
+            set(&mut chosen, "linux,initrd-start", start.as_u64());
+            set(&mut chosen, "linux,initrd-end", end.as_u64());
+        }
+        chosen
+    }
+
+    fn memory(&self) -> DeviceTreeNode {
+        let mut memory = node(&format!("memory@{:x}", RAM_BASE.as_u64()));
+        set(&mut memory, "device_type", "memory");
+        set(&mut memory, "reg", cells64([RAM_BASE.as_u64(), self.ram_bytes]));
+        memory
+    }
+
+    fn cpus(&self) -> DeviceTreeNode {
+        let mut cpus = node("cpus");
+        set(&mut cpus, "#address-cells", 2u32);
+        set(&mut cpus, "#size-cells", 0u32);
+        for vcpu in 0..self.vcpus {
+            let mpidr = vcpu_mpidr(vcpu);
+            let mut cpu = node(&format!("cpu@{mpidr:x}"));
+            set(&mut cpu, "device_type", "cpu");
+            set(&mut cpu, "compatible", "arm,armv8");
+            set(&mut cpu, "reg", mpidr);
+            set(&mut cpu, "enable-method", "psci");
+            cpus.add_child(cpu);
+        }
+        cpus
+    }
+
+    fn gic(&self) -> DeviceTreeNode {
+        let redistributors = GICR_STRIDE * self.vcpus as u64;
+        let mut gic = node(&format!("interrupt-controller@{:x}", GICD_BASE.as_u64()));
+        set(&mut gic, "compatible", "arm,gic-v3");
+        set(&mut gic, "#interrupt-cells", 3u32);
+        flag(&mut gic, "interrupt-controller");
+        set(&mut gic, "#address-cells", 0u32);
+        let frames = [GICD_BASE.as_u64(), GICD_SIZE, GICR_BASE.as_u64(), redistributors];
+        set(&mut gic, "reg", cells64(frames));
+        set(&mut gic, "phandle", PHANDLE_GIC);
+        gic
+    }
+}
+
+fn psci() -> DeviceTreeNode {
+    let mut psci = node("psci");
+    set(&mut psci, "compatible", ["arm,psci-1.0", "arm,psci-0.2"].as_slice());
+    set(&mut psci, "method", "hvc");
+    psci
+}
+
+/// Secure physical, physical, virtual, hypervisor: the binding's order. The first and last exist on no guest's CPU
+/// but the binding counts places.
+fn timer() -> DeviceTreeNode {
+    let mut timer = node("timer");
+    set(&mut timer, "compatible", "arm,armv8-timer");
+    let ppis = [IntId(29), PTIMER_INTID, VTIMER_INTID, IntId(26)];
+    let interrupts: Vec<u32> = ppis.iter().flat_map(|ppi| [PPI, ppi.0 - 16, LEVEL_LOW]).collect();
+    set(&mut timer, "interrupts", interrupts);
+    flag(&mut timer, "always-on");
+    timer
+}
+
+fn clock() -> DeviceTreeNode {
+    let mut clock = node("apb-pclk");
+    set(&mut clock, "compatible", "fixed-clock");
+    set(&mut clock, "#clock-cells", 0u32);
+    set(&mut clock, "clock-frequency", UART_CLOCK_HZ);
+    set(&mut clock, "clock-output-names", "clk24mhz");
+    set(&mut clock, "phandle", PHANDLE_CLOCK);
+    clock
+}
+
+fn uart_path() -> String {
+    format!("/pl011@{:x}", UART_BASE.as_u64())
+}
+
+fn uart() -> DeviceTreeNode {
+    let mut uart = node(uart_path().trim_start_matches('/'));
+    set(&mut uart, "compatible", ["arm,pl011", "arm,primecell"].as_slice());
+    set(&mut uart, "reg", cells64([UART_BASE.as_u64(), UART_SIZE]));
+    set(&mut uart, "interrupts", [SPI, spi(UART_INTID), LEVEL_HIGH]);
+    set(&mut uart, "clocks", [PHANDLE_CLOCK, PHANDLE_CLOCK]);
+    set(&mut uart, "clock-names", ["uartclk", "apb_pclk"].as_slice());
+    uart
+}
+
+fn pci() -> DeviceTreeNode {
+    let mut pci = node(&format!("pcie@{:x}", ECAM_BASE.as_u64()));
+    set(&mut pci, "compatible", "pci-host-ecam-generic");
+    set(&mut pci, "device_type", "pci");
+    set(&mut pci, "#address-cells", 3u32);
+    set(&mut pci, "#size-cells", 2u32);
+    set(&mut pci, "#interrupt-cells", 1u32);
+    set(&mut pci, "bus-range", [0u32, 0]);
+    set(&mut pci, "linux,pci-domain", 0u32);
+    set(&mut pci, "reg", cells64([ECAM_BASE.as_u64(), ECAM_SIZE]));
+    let window = cells64([PCI_MEM_BASE.as_u64(), PCI_MEM_BASE.as_u64(), PCI_MEM_SIZE]);
+    set(&mut pci, "ranges", [vec![PCI_SPACE_MEM32], window].concat());
+    flag(&mut pci, "dma-coherent");
+    // The virtual bridge does not swizzle: the pin alone chooses the line, whatever the slot.
+    set(&mut pci, "interrupt-map-mask", [0u32, 0, 0, 7]);
+    let lines = (0..INTX_PINS).flat_map(|pin| {
+        let line = spi(INTX_INTID_BASE) + pin;
+        [0, 0, 0, pin + 1, PHANDLE_GIC, SPI, line, LEVEL_HIGH]
+    });
+    set(&mut pci, "interrupt-map", lines.collect::<Vec<u32>>());
+    pci
+}
+
+fn spi(interrupt: IntId) -> u32 {
+    interrupt.0 - IntId::SPI_BASE
+}
+
+fn node(name: &str) -> DeviceTreeNode {
+    DeviceTreeNode::new(name).expect("node names here are constants within the specification")
+}
+
+fn set(node: &mut DeviceTreeNode, name: &str, value: impl ToPropertyValue) {
+    let property = DeviceTreeProperty::new(name, value);
+    node.add_property(property.expect("property names here are constants within the specification"));
+}
+
+fn flag(node: &mut DeviceTreeNode, name: &str) {
+    set(node, name, [0u8; 0]);
+}
+
+/// Each value as two cells, the high one first.
+fn cells64<const N: usize>(values: [u64; N]) -> Vec<u32> {
+    values.iter().flat_map(|value| [(value >> 32) as u32, *value as u32]).collect()
+}
+
+#[cfg(test)]
+mod tests;
