@@ -38,7 +38,8 @@ impl Mpidr {
 
     /// Affinity as GICR_TYPER has it in its upper word: Aff3.Aff2.Aff1.Aff0, one byte each.
     pub const fn packed(self) -> u32 {
-        ((self.0 >> 32) as u32) << 24 | (self.0 as u32 & 0x00ff_ffff)
+        let [_, _, _, aff3, _, aff2, aff1, aff0] = self.0.to_be_bytes();
+        u32::from_be_bytes([aff3, aff2, aff1, aff0])
     }
 }
 
@@ -138,15 +139,15 @@ impl PciFunction {
     }
     /// Bus number.
     pub const fn bus(self) -> u8 {
-        (self.routing_id >> 8) as u8
+        self.routing_id.to_le_bytes()[1]
     }
     /// Device number, 0 to 31.
     pub const fn device(self) -> u8 {
-        (self.routing_id >> 3) as u8 & 31
+        self.routing_id.to_le_bytes()[0] >> 3
     }
     /// Function number, 0 to 7.
     pub const fn function(self) -> u8 {
-        self.routing_id as u8 & 7
+        self.routing_id.to_le_bytes()[0] & 7
     }
 }
 
@@ -174,5 +175,21 @@ impl IntId {
     /// Whether this is a shared peripheral interrupt.
     pub const fn is_spi(self) -> bool {
         self.0 >= Self::SPI_BASE && self.0 < 1020
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mpidr, PciFunction};
+
+    /// Misses no field that lands in another's place.
+    #[test]
+    fn splits_routing_ids_and_affinities() {
+        let function = PciFunction::new(1, 0xab, 31, 5).expect("in range");
+        assert_eq!(function.routing_id(), 0xabfd);
+        assert_eq!((function.bus(), function.device(), function.function()), (0xab, 31, 5));
+        assert_eq!(std::format!("{function}"), "0001:ab:1f.5");
+        assert_eq!(PciFunction::new(0, 0, 32, 0), None);
+        assert_eq!(Mpidr::new(0xff_12_8134_5678).packed(), 0x1234_5678);
     }
 }

@@ -9,5 +9,6 @@ pub mod addr;
 pub mod bundle;
 pub mod ids;
 pub mod image;
+pub mod machine;
 pub mod name;
 pub mod vplat;
