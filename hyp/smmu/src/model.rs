@@ -1,0 +1,1 @@
+//! A strict model of an SMMUv3, for tests.

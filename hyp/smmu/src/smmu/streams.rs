@@ -1,0 +1,301 @@
+//! A stream's life: attach, silence, detach, quarantine; and the flushes of a VMID (security rules 1, 3-8).
+
+use bulkhead_core::{
+    addr::{AddrRange, Iova, Ipa, PAGE_SIZE},
+    ids::{StreamId, Vmid},
+};
+use heapless::Vec;
+
+use super::{Flushed, MAX_STREAMS, Smmu, Stream, StreamState};
+use crate::{
+    command::Command,
+    error::Error,
+    platform::Platform,
+    ste::{Recording, S2Config, Ste},
+};
+
+/// Commands in one flush of a range; a range that needs more is flushed as a whole VMID.
+const RANGE_COMMANDS: usize = 16;
+
+impl<P: Platform> Smmu<P> {
+    /// Gives `stream` to the VM of `s2`: its transactions are translated by that table from now on, and by nothing
+    /// else.
+    ///
+    /// Refused, with nothing changed, when the stream has an owner, this one included ("one stream, one VM"), when the
+    /// SMMU cannot walk the table, or when the VMID is in use with another. If the SMMU does not answer, the stream is
+    /// left quarantined.
+    pub fn attach(&mut self, stream: StreamId, s2: &S2Config) -> Result<(), Error> {
+        if let Some(known) = self.streams.iter().find(|known| known.id == stream) {
+            return Err(match known.state {
+                StreamState::Quarantined => Error::StreamQuarantined { stream },
+                _ => Error::StreamOwned {
+                    stream,
+                    owner: known.s2.vmid,
+                },
+            });
+        }
+        let last = self.table.last_stream();
+        if stream.0 > last {
+            return Err(Error::StreamOutOfRange { stream, last });
+        }
+        let ste = Ste::stage2(s2, &self.features, Recording::On)?;
+        let mut peers = self.streams.iter().filter(|known| known.s2.vmid == s2.vmid);
+        if let Some(other) = peers.clone().find(|known| known.s2 != *s2) {
+            return Err(Error::VmidConflict {
+                vmid: s2.vmid,
+                root: other.s2.root,
+            });
+        }
+        if let Some(bad) = peers
+            .clone()
+            .find(|known| known.state == StreamState::Quarantined)
+        {
+            return Err(Error::StreamQuarantined { stream: bad.id });
+        }
+        let is_first = peers.next().is_none();
+        let full = Error::Full {
+            what: "attached stream",
+            capacity: MAX_STREAMS,
+        };
+        if self.streams.is_full() {
+            return Err(full);
+        }
+        if is_first {
+            // Whatever a table of an earlier user of this VMID left is gone before the VMID is used again (rule 7).
+            let _flushed = self.flush_vmid_now(s2.vmid)?;
+        }
+        let budget = self.config.budget();
+        let state = StreamState::Quarantined;
+        self.streams
+            .push(Stream {
+                id: stream,
+                s2: *s2,
+                state,
+                faults: 0,
+                budget,
+            })
+            .map_err(|_| full)?;
+        match self.write_entry(stream, &ste) {
+            Ok(()) => {
+                self.set_state(stream, StreamState::Attached);
+                self.counters.attaches += 1;
+                Ok(())
+            }
+            Err(error)
+                if matches!(
+                    error,
+                    Error::NoMemory { .. } | Error::BadMemory { .. } | Error::Full { .. }
+                ) =>
+            {
+                // Nothing was written.
+                self.streams.retain(|known| known.id != stream);
+                Err(error)
+            }
+            Err(error) => {
+                self.invalidate_entry(stream);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes `stream` away from its VM: abort, forgotten by the SMMU, and its VMID's translations flushed.
+    ///
+    /// `Ok` proves that the stream reaches nothing any more, and that no cached translation of its VM is left. After
+    /// an error the stream is quarantined, its VM's memory has to be kept, and the call can be made again.
+    pub fn detach(&mut self, stream: StreamId) -> Result<Flushed, Error> {
+        let vmid = self.owner(stream)?;
+        let taken = self
+            .write_entry(stream, &Ste::abort())
+            .and_then(|()| self.flush_vmid_now(vmid));
+        match taken {
+            Ok(flushed) => {
+                self.streams.retain(|known| known.id != stream);
+                self.counters.detaches += 1;
+                Ok(flushed)
+            }
+            Err(error) => {
+                self.invalidate_entry(stream);
+                self.set_state(stream, StreamState::Quarantined);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts `stream` in silent abort at once. An attached stream stays its VM's, until it is detached; one without an
+    /// owner has an entry of its own from now on, so that what its device does is not even recorded.
+    pub fn quarantine(&mut self, stream: StreamId) -> Result<(), Error> {
+        match self.write_entry(stream, &Ste::abort()) {
+            Ok(()) => {
+                if self.state(stream) != Some(StreamState::Quarantined) {
+                    self.set_state(stream, StreamState::Aborted);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.invalidate_entry(stream);
+                self.set_state(stream, StreamState::Quarantined);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a stream that floods the event queue quiet. First its faults are aborted without a record (S2R = 0) and
+    /// what it does within its VM's memory goes on; when that did not help, everything it does is aborted (rule 17).
+    pub fn silence(&mut self, stream: StreamId) -> Result<StreamState, Error> {
+        self.owner(stream)?;
+        let Some(known) = self.streams.iter().find(|known| known.id == stream) else {
+            return Err(Error::NotAttached { stream });
+        };
+        if known.state != StreamState::Attached {
+            self.quarantine(stream)?;
+            return Ok(self.state(stream).unwrap_or(StreamState::Aborted));
+        }
+        let quiet = Ste::stage2(&known.s2, &self.features, Recording::Off)?;
+        self.rewrite(stream, &quiet, StreamState::Silenced)
+    }
+
+    /// Records a silenced stream's faults again.
+    pub fn unsilence(&mut self, stream: StreamId) -> Result<StreamState, Error> {
+        let Some(known) = self.streams.iter().find(|known| known.id == stream) else {
+            return Err(Error::NotAttached { stream });
+        };
+        if known.state != StreamState::Silenced {
+            return Ok(known.state);
+        }
+        let loud = Ste::stage2(&known.s2, &self.features, Recording::On)?;
+        self.rewrite(stream, &loud, StreamState::Attached)
+    }
+
+    /// Makes the SMMU forget every translation of `vmid`. After an error nothing may be reused, and the streams of
+    /// `vmid` are quarantined.
+    pub fn flush_vmid(&mut self, vmid: Vmid) -> Result<Flushed, Error> {
+        self.flush_vmid_now(vmid)
+            .inspect_err(|_| self.quarantine_vmid(vmid))
+    }
+
+    /// Makes the SMMU forget the translations of `range` for `vmid`: by range commands where it has them, by page
+    /// where they are few, by VMID else. After an error as [`flush_vmid`](Self::flush_vmid).
+    pub fn flush_range(&mut self, vmid: Vmid, range: AddrRange<Iova>) -> Result<Flushed, Error> {
+        let Some(commands) = self.range_commands(vmid, range) else {
+            return self.flush_vmid(vmid);
+        };
+        match self.cmdq.submit(&mut self.platform, &commands) {
+            Ok(()) => {
+                self.counters.range_flushes += 1;
+                Ok(Flushed { vmid })
+            }
+            Err(error) => {
+                self.quarantine_vmid(vmid);
+                Err(error)
+            }
+        }
+    }
+
+    fn flush_vmid_now(&mut self, vmid: Vmid) -> Result<Flushed, Error> {
+        self.cmdq
+            .submit(&mut self.platform, &[Command::TlbiS12Vmall { vmid }])?;
+        self.counters.vmid_flushes += 1;
+        Ok(Flushed { vmid })
+    }
+
+    /// The commands that flush `range`, or `None` when a whole VMID is the cheaper way.
+    fn range_commands(
+        &self,
+        vmid: Vmid,
+        range: AddrRange<Iova>,
+    ) -> Option<Vec<Command, RANGE_COMMANDS>> {
+        let range = range.align_outward(PAGE_SIZE)?;
+        let mut page = range.start().as_u64() / PAGE_SIZE;
+        let mut pages = range.size_bytes() / PAGE_SIZE;
+        let mut commands = Vec::new();
+        while pages != 0 {
+            let ipa = Ipa::new(page * PAGE_SIZE);
+            // One command clears (num + 1) << scale pages. A single page takes the form without a range: the other,
+            // with NUM, SCALE and TTL all 0, is reserved (4.4.1.1).
+            let (command, done) = if self.features.has_range_invalidation && pages > 1 {
+                let scale = u8::try_from(pages.trailing_zeros()).ok()?.min(31);
+                let count = (pages >> scale).min(32);
+                let num = u8::try_from(count - 1).ok()?;
+                (
+                    Command::TlbiS2IpaRange {
+                        vmid,
+                        ipa,
+                        num,
+                        scale,
+                        is_leaf: false,
+                    },
+                    count << scale,
+                )
+            } else {
+                (
+                    Command::TlbiS2Ipa {
+                        vmid,
+                        ipa,
+                        is_leaf: false,
+                    },
+                    1,
+                )
+            };
+            commands.push(command).ok()?;
+            page += done;
+            pages -= done;
+        }
+        Some(commands)
+    }
+
+    /// A flush of `vmid` did not finish: its streams are stopped as far as memory goes, and kept until a detach
+    /// succeeds (rule 5).
+    fn quarantine_vmid(&mut self, vmid: Vmid) {
+        for index in 0..self.streams.len() {
+            let Some(known) = self
+                .streams
+                .get_mut(index)
+                .filter(|known| known.s2.vmid == vmid)
+            else {
+                continue;
+            };
+            known.state = StreamState::Quarantined;
+            let stream = known.id;
+            self.invalidate_entry(stream);
+        }
+    }
+
+    fn rewrite(
+        &mut self,
+        stream: StreamId,
+        ste: &Ste,
+        state: StreamState,
+    ) -> Result<StreamState, Error> {
+        match self.write_entry(stream, ste) {
+            Ok(()) => {
+                self.set_state(stream, state);
+                Ok(state)
+            }
+            Err(error) => {
+                self.invalidate_entry(stream);
+                self.set_state(stream, StreamState::Quarantined);
+                Err(error)
+            }
+        }
+    }
+
+    fn owner(&self, stream: StreamId) -> Result<Vmid, Error> {
+        let known = self.streams.iter().find(|known| known.id == stream);
+        known
+            .map(|known| known.s2.vmid)
+            .ok_or(Error::NotAttached { stream })
+    }
+
+    fn state(&self, stream: StreamId) -> Option<StreamState> {
+        self.streams
+            .iter()
+            .find(|known| known.id == stream)
+            .map(|known| known.state)
+    }
+
+    fn set_state(&mut self, stream: StreamId, state: StreamState) {
+        if let Some(known) = self.streams.iter_mut().find(|known| known.id == stream) {
+            known.state = state;
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Stream table entries: two kinds can be built, abort and stage 2. Bypass cannot be said.
+
+use bulkhead_core::{addr::PhysAddr, ids::Vmid};
+use tock_registers::register_bitfields;
+
+use crate::features::Features;
+
+/// Size of a stream table entry in bytes.
+pub const STE_BYTES: u64 = 64;
+/// 64-bit words of a stream table entry.
+pub const STE_WORDS: usize = 8;
+
+// IHI 0070 5.2. Word n holds bits 64n to 64n + 63. `CONFIG` has no value for bypass (0b100) on purpose.
+register_bitfields![u64,
+    pub(crate) STE0 [
+        V OFFSET(0) NUMBITS(1) [],
+        CONFIG OFFSET(1) NUMBITS(3) [Abort = 0b000, Stage2 = 0b110]
+    ],
+    pub(crate) STE1 [
+        MEV OFFSET(19) NUMBITS(1) [],
+        S2FWB OFFSET(25) NUMBITS(1) [],
+        EATS OFFSET(28) NUMBITS(2) [],
+        STRW OFFSET(30) NUMBITS(2) [],
+        MTCFG OFFSET(36) NUMBITS(1) [],
+        SHCFG OFFSET(44) NUMBITS(2) [Incoming = 0b01]
+    ],
+    pub(crate) STE2 [
+        S2VMID OFFSET(0) NUMBITS(16) [],
+        S2T0SZ OFFSET(32) NUMBITS(6) [],
+        S2SL0 OFFSET(38) NUMBITS(2) [Level2 = 0, Level1 = 1, Level0 = 2],
+        S2IR0 OFFSET(40) NUMBITS(2) [NonCacheable = 0, WriteBack = 1],
+        S2OR0 OFFSET(42) NUMBITS(2) [NonCacheable = 0, WriteBack = 1],
+        S2SH0 OFFSET(44) NUMBITS(2) [Outer = 2, Inner = 3],
+        S2TG OFFSET(46) NUMBITS(2) [Granule4K = 0],
+        S2PS OFFSET(48) NUMBITS(3) [],
+        S2AA64 OFFSET(51) NUMBITS(1) [],
+        S2ENDI OFFSET(52) NUMBITS(1) [],
+        S2AFFD OFFSET(53) NUMBITS(1) [],
+        S2PTW OFFSET(54) NUMBITS(1) [],
+        S2HD OFFSET(55) NUMBITS(1) [],
+        S2HA OFFSET(56) NUMBITS(1) [],
+        S2S OFFSET(57) NUMBITS(1) [],
+        S2R OFFSET(58) NUMBITS(1) []
+    ]
+];
+
+/// STE.S2TTB in word 3, for addresses of up to 48 bits (the 4 KiB granule's).
+pub(crate) const S2TTB: u64 = 0x0000_ffff_ffff_f000;
+
+/// Why a stage 2 cannot be put into a stream table entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum S2Error {
+    /// The input size is not one that a single root table at level 1 covers, or past what the SMMU takes in.
+    #[error("a table for {ipa_bits} address bits: {min} to {max} are possible")]
+    IpaBits {
+        /// Asked for.
+        ipa_bits: u8,
+        /// Fewest bits.
+        min: u8,
+        /// Most bits.
+        max: u8,
+    },
+    /// The root table is not page-aligned, is zero, or lies past the output address size.
+    #[error("a root table at {root} is not on a page below 2^{oas_bits}")]
+    Root {
+        /// Asked for.
+        root: PhysAddr,
+        /// Output address size in bits.
+        oas_bits: u8,
+    },
+    /// The SMMU has 8-bit VMIDs.
+    #[error("vmid {} is past the smmu's last, {max}", vmid.as_u16())]
+    Vmid {
+        /// Asked for.
+        vmid: Vmid,
+        /// Highest possible.
+        max: u16,
+    },
+}
+
+/// A VM's DMA table: what the SMMU translates its streams with.
+///
+/// VMSAv8-64 stage-2 descriptors, 4 KiB granule, one root table at level 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct S2Config {
+    /// Tag of the TLB entries.
+    pub vmid: Vmid,
+    /// Address of the root table.
+    pub root: PhysAddr,
+    /// Size of the input addresses in bits, 31 to 39.
+    pub ipa_bits: u8,
+}
+
+impl S2Config {
+    /// Fewest input address bits with a root table at level 1 (DDI 0487 D8.2.7, 4 KiB granule).
+    pub const MIN_IPA_BITS: u8 = 31;
+    /// Most input address bits with one, not concatenated, root table at level 1.
+    pub const MAX_IPA_BITS: u8 = 39;
+
+    /// Checks that an SMMU with `features` can walk this table.
+    pub fn check(&self, features: &Features) -> Result<(), S2Error> {
+        // IAS is at least OAS (3.4), and the DMA table's inputs are guest-physical.
+        let (min, max) = (
+            Self::MIN_IPA_BITS,
+            Self::MAX_IPA_BITS.min(features.oas_bits),
+        );
+        if !(min..=max).contains(&self.ipa_bits) {
+            return Err(S2Error::IpaBits {
+                ipa_bits: self.ipa_bits,
+                min,
+                max,
+            });
+        }
+        let oas_bits = features.oas_bits.min(48);
+        let root = self.root.as_u64();
+        if root == 0 || root & !S2TTB != 0 || root >> oas_bits != 0 {
+            return Err(S2Error::Root {
+                root: self.root,
+                oas_bits,
+            });
+        }
+        if self.vmid.as_u16() > features.max_vmid() {
+            return Err(S2Error::Vmid {
+                vmid: self.vmid,
+                max: features.max_vmid(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of a transaction that faults at stage 2. It is aborted either way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recording {
+    /// An event is recorded.
+    On,
+    /// Nothing is recorded: for a stream over its fault budget.
+    Off,
+}
+
+/// A stream table entry. There is no way to make one that lets a transaction through untranslated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ste([u64; STE_WORDS]);
+
+impl Ste {
+    /// Word 0 of an entry that is not valid: every transaction is aborted, an event is recorded.
+    pub const INVALID_WORD: u64 = 0;
+
+    /// Every transaction is aborted and nothing is recorded (5.2, Config = 0b000).
+    pub fn abort() -> Self {
+        let mut words = [0; STE_WORDS];
+        words[0] = (STE0::V::SET + STE0::CONFIG::Abort).into();
+        Self(words)
+    }
+
+    /// Transactions are translated by `config`'s table alone; stage 1, ATS and PASIDs are off.
+    ///
+    /// - S2S = 0, S2R by `recording`: a fault is aborted at once, never stalled (5.5). A stalled PCIe device would
+    ///   hold up its neighbours.
+    /// - S2AFFD = 0: our tables have AF = 1 in each leaf, so a leaf without it is not ours and faults.
+    /// - S2HA = S2HD = 0: the SMMU never writes the table.
+    /// - S2PTW = 1: does nothing without stage 1 (5.2); under a guest's stage 1 it keeps table walks off devices.
+    /// - MTCFG = 0, SHCFG = incoming: attributes are the device's, combined with those of the table.
+    pub fn stage2(
+        config: &S2Config,
+        features: &Features,
+        recording: Recording,
+    ) -> Result<Self, S2Error> {
+        config.check(features)?;
+        let mut words = [0; STE_WORDS];
+        words[0] = (STE0::V::SET + STE0::CONFIG::Stage2).into();
+        words[1] = STE1::MEV::SET.into();
+        if features.has_type_override {
+            // RES0, with the effect of "incoming", where types cannot be overridden.
+            words[1] |= u64::from(STE1::SHCFG::Incoming);
+        }
+        let walks = if features.is_coherent {
+            STE2::S2IR0::WriteBack + STE2::S2OR0::WriteBack + STE2::S2SH0::Inner
+        } else {
+            STE2::S2IR0::NonCacheable + STE2::S2OR0::NonCacheable + STE2::S2SH0::Outer
+        };
+        let fields = STE2::S2VMID.val(u64::from(config.vmid.as_u16()))
+            + STE2::S2T0SZ.val(64 - u64::from(config.ipa_bits))
+            + STE2::S2SL0::Level1
+            + walks
+            + STE2::S2TG::Granule4K
+            // 52 bits would need a larger granule or S2DS.
+            + STE2::S2PS.val(u64::from(features.oas_code.min(5)))
+            + STE2::S2AA64::SET
+            + STE2::S2PTW::SET
+            + STE2::S2R.val(u64::from(recording == Recording::On));
+        words[2] = fields.into();
+        words[3] = config.root.as_u64() & S2TTB;
+        Ok(Self(words))
+    }
+
+    /// The eight 64-bit words.
+    pub const fn words(&self) -> &[u64; STE_WORDS] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;
