@@ -1,3 +1,16 @@
-//! placeholder
+//! What a guest sees: virtual GIC, PCI bridge, UART, PSCI, ID registers.
+//!
+//! Pure state machines: each takes a guest's access, changes only itself, and returns what EL2 has to do to the hardware.
+//! Nothing here locks, allocates, waits or panics, whatever the guest's value is; EL2 puts one lock around each object.
 #![no_std]
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod mmio;
+pub mod psci;
+pub mod sysreg;
+pub mod vgic;
+pub mod vpci;
+pub mod vuart;
