@@ -11,4 +11,5 @@ pub mod ids;
 pub mod image;
 pub mod machine;
 pub mod name;
+pub mod stage2;
 pub mod vplat;
