@@ -115,18 +115,12 @@ impl PciFunction {
             return None;
         }
         let routing_id = (bus as u16) << 8 | (device as u16) << 3 | function as u16;
-        Some(Self {
-            segment,
-            routing_id,
-        })
+        Some(Self { segment, routing_id })
     }
 
     /// The function with this Routing ID (bus 15:8, device 7:3, function 2:0).
     pub const fn from_routing_id(segment: u16, routing_id: u16) -> Self {
-        Self {
-            segment,
-            routing_id,
-        }
+        Self { segment, routing_id }
     }
 
     /// PCI segment group, which is the host bridge's place in the device tree.

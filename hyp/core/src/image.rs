@@ -40,9 +40,7 @@ pub struct ImageHeader {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum ImageError {
     /// Shorter than a header.
-    #[error(
-        "kernel of {0} bytes is too short for an arm64 Image: give the file arch/arm64/boot/Image"
-    )]
+    #[error("kernel of {0} bytes is too short for an arm64 Image: give the file arch/arm64/boot/Image")]
     Truncated(usize),
     /// Another magic number; a compressed kernel is the usual cause.
     #[error(
@@ -56,22 +54,18 @@ pub enum ImageError {
     #[error("kernel declares an image size of 0: give one of Linux 3.17 or later")]
     UnknownSize,
     /// A text offset that is no multiple of 4 KiB or is 2 MiB or more.
-    #[error(
-        "kernel has text_offset {0:#x}, not a multiple of 4096 below 2 MiB: the file is damaged"
-    )]
+    #[error("kernel has text_offset {0:#x}, not a multiple of 4096 below 2 MiB: the file is damaged")]
     BadTextOffset(u64),
 }
 
 impl ImageHeader {
     /// Reads and checks the header at the start of `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
-        let (raw, _) =
-            Raw::read_from_prefix(bytes).map_err(|_| ImageError::Truncated(bytes.len()))?;
+        let (raw, _) = Raw::read_from_prefix(bytes).map_err(|_| ImageError::Truncated(bytes.len()))?;
         if raw.magic != MAGIC {
             return Err(ImageError::BadMagic(u32::from_le_bytes(raw.magic)));
         }
-        let (text_offset, image_size, flags) =
-            (raw.text_offset.get(), raw.image_size.get(), raw.flags.get());
+        let (text_offset, image_size, flags) = (raw.text_offset.get(), raw.image_size.get(), raw.flags.get());
         if flags & 1 != 0 {
             return Err(ImageError::BigEndian(flags));
         }
@@ -81,11 +75,7 @@ impl ImageHeader {
         if text_offset >= BASE_ALIGNMENT || text_offset % crate::addr::PAGE_SIZE != 0 {
             return Err(ImageError::BadTextOffset(text_offset));
         }
-        Ok(Self {
-            text_offset,
-            image_size,
-            flags,
-        })
+        Ok(Self { text_offset, image_size, flags })
     }
 }
 
@@ -104,26 +94,16 @@ mod tests {
     /// Misses nothing less than a field read at the wrong offset.
     #[test]
     fn reads_each_field_where_linux_puts_it() {
-        let expected = ImageHeader {
-            text_offset: 0,
-            image_size: 0x0123_0000,
-            flags: 0xa,
-        };
+        let expected = ImageHeader { text_offset: 0, image_size: 0x0123_0000, flags: 0xa };
         assert_eq!(ImageHeader::parse(&header()), Ok(expected));
     }
 
     #[test]
     fn refuses_what_cannot_boot() {
-        assert_eq!(
-            ImageHeader::parse(&header()[..63]),
-            Err(ImageError::Truncated(63))
-        );
+        assert_eq!(ImageHeader::parse(&header()[..63]), Err(ImageError::Truncated(63)));
         let mut gzip = header();
         gzip[56] = 0;
-        assert_eq!(
-            ImageHeader::parse(&gzip),
-            Err(ImageError::BadMagic(0x644d_5200))
-        );
+        assert_eq!(ImageHeader::parse(&gzip), Err(ImageError::BadMagic(0x644d_5200)));
         let mut big = header();
         big[24] = 1;
         assert_eq!(ImageHeader::parse(&big), Err(ImageError::BigEndian(1)));
@@ -132,9 +112,6 @@ mod tests {
         assert_eq!(ImageHeader::parse(&old), Err(ImageError::UnknownSize));
         let mut offset = header();
         offset[10] = 0x20;
-        assert_eq!(
-            ImageHeader::parse(&offset),
-            Err(ImageError::BadTextOffset(0x20_0000))
-        );
+        assert_eq!(ImageHeader::parse(&offset), Err(ImageError::BadTextOffset(0x20_0000)));
     }
 }

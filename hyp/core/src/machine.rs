@@ -11,9 +11,9 @@ mod interrupt;
 mod memory;
 mod pci;
 mod read;
-mod smmu;
 #[cfg(test)]
 pub(crate) mod sample;
+mod smmu;
 #[cfg(test)]
 mod tests;
 mod tree;

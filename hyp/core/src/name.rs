@@ -14,36 +14,25 @@ pub struct Name {
 impl Name {
     /// The name in `bytes`, padded with zeros; `None` when it is empty, has another character or a gap.
     pub fn parse(bytes: [u8; NAME_BYTES]) -> Option<Self> {
-        let length = bytes
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(NAME_BYTES);
+        let length = bytes.iter().position(|&byte| byte == 0).unwrap_or(NAME_BYTES);
         let (name, padding) = bytes.split_at(length);
         let is_letter = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
         if name.is_empty() || !name.iter().all(is_letter) || padding.iter().any(|&byte| byte != 0) {
             return None;
         }
-        Some(Self {
-            bytes,
-            length: u8::try_from(length).ok()?,
-        })
+        Some(Self { bytes, length: u8::try_from(length).ok()? })
     }
 
     /// The name of `text`; `None` when it is empty, too long or has a character outside `[a-z0-9-]`.
     pub fn from_text(text: &str) -> Option<Self> {
         let mut bytes = [0; NAME_BYTES];
-        bytes
-            .get_mut(..text.len())?
-            .copy_from_slice(text.as_bytes());
+        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
         Self::parse(bytes)
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        self.bytes
-            .get(..usize::from(self.length))
-            .and_then(|bytes| core::str::from_utf8(bytes).ok())
-            .unwrap_or("?")
+        self.bytes.get(..usize::from(self.length)).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or("?")
     }
 
     /// The name as a record holds it: padded with zeros.

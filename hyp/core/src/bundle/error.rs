@@ -14,14 +14,10 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum BundleError {
     /// The first eight bytes are not [`super::MAGIC`].
-    #[error(
-        "bundle starts with {0:#018x}, not BULKHEAD: pass the file that `pack` wrote as the initrd"
-    )]
+    #[error("bundle starts with {0:#018x}, not BULKHEAD: pass the file that `pack` wrote as the initrd")]
     BadMagic(u64),
     /// Another format version.
-    #[error(
-        "bundle has format version {0}, this hypervisor reads {VERSION}: pack it again with the same release"
-    )]
+    #[error("bundle has format version {0}, this hypervisor reads {VERSION}: pack it again with the same release")]
     BadVersion(u32),
     /// Fewer bytes are present than are declared or needed.
     #[error("bundle is truncated: {present} bytes of {declared} are present: copy it again")]
@@ -32,9 +28,7 @@ pub enum BundleError {
         present: u64,
     },
     /// The checksum does not hold.
-    #[error(
-        "bundle has checksum {actual:#018x}, its header says {expected:#018x}: copy it or pack it again"
-    )]
+    #[error("bundle has checksum {actual:#018x}, its header says {expected:#018x}: copy it or pack it again")]
     BadChecksum {
         /// From the header.
         expected: u64,
@@ -127,9 +121,6 @@ pub struct LoadRecordKey {
 
 impl From<LoadRecord> for LoadRecordKey {
     fn from(load: LoadRecord) -> Self {
-        Self {
-            size_bytes: load.size_bytes,
-            ipa: load.ipa,
-        }
+        Self { size_bytes: load.size_bytes, ipa: load.ipa }
     }
 }

@@ -42,10 +42,7 @@ impl<'a> Bundle<'a> {
         let body = bytes.get(HEADER_BYTES..).ok_or(truncated)?;
         let actual = checksum(body);
         if actual != header.checksum {
-            return Err(BundleError::BadChecksum {
-                expected: header.checksum,
-                actual,
-            });
+            return Err(BundleError::BadChecksum { expected: header.checksum, actual });
         }
         if header.flags & !machine_flags::POWEROFF_WHEN_ALL_STOPPED != 0 {
             return Err(BundleError::UnknownFlags(header.flags));
@@ -54,11 +51,7 @@ impl<'a> Bundle<'a> {
         if count == 0 || count > VMS_MAX {
             return Err(BundleError::BadVmCount(header.vm_count));
         }
-        let mut bundle = Self {
-            bytes,
-            flags: header.flags,
-            vms: heapless::Vec::new(),
-        };
+        let mut bundle = Self { bytes, flags: header.flags, vms: heapless::Vec::new() };
         bundle.read_vms(body, count, header.total_bytes)?;
         Ok(bundle)
     }
@@ -67,11 +60,8 @@ impl<'a> Bundle<'a> {
         let records_end = u64::try_from(HEADER_BYTES + count * RECORD_BYTES).unwrap_or(u64::MAX);
         let mut rest = body;
         for place in 0..count {
-            let (record, next) =
-                VmRecord::read_from_prefix(rest).map_err(|_| BundleError::Truncated {
-                    declared: records_end,
-                    present: total,
-                })?;
+            let (record, next) = VmRecord::read_from_prefix(rest)
+                .map_err(|_| BundleError::Truncated { declared: records_end, present: total })?;
             rest = next;
             let place = u8::try_from(place).unwrap_or(u8::MAX);
             let name = Name::parse(record.name).ok_or(BundleError::BadName(place))?;
@@ -80,9 +70,7 @@ impl<'a> Bundle<'a> {
             }
             let vm = Vm::check(VmId(place), name, record, records_end, total)
                 .map_err(|fault| BundleError::Vm { name, fault })?;
-            self.vms
-                .push(vm)
-                .map_err(|_| BundleError::BadVmCount(u32::from(place) + 1))?;
+            self.vms.push(vm).map_err(|_| BundleError::BadVmCount(u32::from(place) + 1))?;
         }
         Ok(())
     }
@@ -120,10 +108,8 @@ impl<'a> Bundle<'a> {
 
 fn read_header(bytes: &[u8]) -> Result<Header, BundleError> {
     let present = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let (header, _) = Header::read_from_prefix(bytes).map_err(|_| BundleError::Truncated {
-        declared: HEADER_BYTES as u64,
-        present,
-    })?;
+    let (header, _) = Header::read_from_prefix(bytes)
+        .map_err(|_| BundleError::Truncated { declared: HEADER_BYTES as u64, present })?;
     if header.magic != MAGIC {
         return Err(BundleError::BadMagic(u64::from_be_bytes(header.magic)));
     }

@@ -6,8 +6,8 @@ use proptest::prelude::{Just, any, prop_oneof, proptest};
 use zerocopy::IntoBytes;
 
 use super::{
-    Bundle, BundleError, DeviceRecord, Header, LoadRecord, MAGIC, PLACE_ANYWHERE, RecordError,
-    VERSION, VmRecord, checksum, vm_flags,
+    Bundle, BundleError, DeviceRecord, Header, LoadRecord, MAGIC, PLACE_ANYWHERE, RecordError, VERSION, VmRecord,
+    checksum, vm_flags,
 };
 use crate::{
     addr::{AddrRange, Ipa},
@@ -20,16 +20,8 @@ const RAM: u64 = 8 << 20;
 
 fn record(name: &str) -> VmRecord {
     let mut loads = [LoadRecord::default(); 4];
-    loads[0] = LoadRecord {
-        offset: 4096,
-        size_bytes: 5,
-        ipa: RAM_BASE.as_u64(),
-    };
-    loads[1] = LoadRecord {
-        offset: 8192,
-        size_bytes: 7,
-        ipa: RAM_BASE.as_u64() + 0x1000,
-    };
+    loads[0] = LoadRecord { offset: 4096, size_bytes: 5, ipa: RAM_BASE.as_u64() };
+    loads[1] = LoadRecord { offset: 8192, size_bytes: 7, ipa: RAM_BASE.as_u64() + 0x1000 };
     let mut devices = [DeviceRecord::default(); 8];
     devices[0].routing_id = 0x08;
     devices[1].routing_id = 0x10;
@@ -100,10 +92,7 @@ fn reads_what_was_packed_at_any_alignment() {
         assert_eq!(vm.name(), "two");
         assert_eq!(vm.cpus().collect::<Vec<_>>(), [CpuId(1), CpuId(2)]);
         assert_eq!(vm.ram_phys(), None);
-        assert_eq!(
-            vm.devices()[1].function(),
-            PciFunction::from_routing_id(0, 0x10)
-        );
+        assert_eq!(vm.devices()[1].function(), PciFunction::from_routing_id(0, 0x10));
         assert_eq!(bundle.blob(&vm.loads()[1]), [0xa5; 7]);
     }
     assert_eq!(Bundle::declared_bytes(&bytes[..40]), Ok(8199));
@@ -114,77 +103,41 @@ fn refuses_a_damaged_file() {
     let bytes = pack(&[record("a")]);
     for length in 0..bytes.len() {
         let error = Bundle::parse(&bytes[..length]).expect_err("truncated");
-        assert!(
-            matches!(error, BundleError::Truncated { .. }),
-            "{length}: {error:?}"
-        );
+        assert!(matches!(error, BundleError::Truncated { .. }), "{length}: {error:?}");
     }
     for place in 40..bytes.len() {
         let mut changed = bytes.clone();
         changed[place] ^= 0x10;
         let error = Bundle::parse(&changed).expect_err("changed");
-        assert!(
-            matches!(error, BundleError::BadChecksum { .. }),
-            "{place}: {error:?}"
-        );
+        assert!(matches!(error, BundleError::BadChecksum { .. }), "{place}: {error:?}");
     }
     let mut magic = bytes.clone();
     magic[0] = b'b';
-    assert!(matches!(
-        Bundle::parse(&magic),
-        Err(BundleError::BadMagic(_))
-    ));
+    assert!(matches!(Bundle::parse(&magic), Err(BundleError::BadMagic(_))));
     let mut version = bytes.clone();
     version[8] = 2;
-    assert_eq!(
-        Bundle::parse(&version).expect_err("version"),
-        BundleError::BadVersion(2)
-    );
+    assert_eq!(Bundle::parse(&version).expect_err("version"), BundleError::BadVersion(2));
     let body = &bytes[40..];
-    assert_eq!(
-        Bundle::parse(&seal(body, 0, 0)).expect_err("none"),
-        BundleError::BadVmCount(0)
-    );
-    assert_eq!(
-        Bundle::parse(&seal(body, 9, 0)).expect_err("nine"),
-        BundleError::BadVmCount(9)
-    );
-    assert_eq!(
-        Bundle::parse(&seal(body, 1, 8)).expect_err("flag"),
-        BundleError::UnknownFlags(8)
-    );
+    assert_eq!(Bundle::parse(&seal(body, 0, 0)).expect_err("none"), BundleError::BadVmCount(0));
+    assert_eq!(Bundle::parse(&seal(body, 9, 0)).expect_err("nine"), BundleError::BadVmCount(9));
+    assert_eq!(Bundle::parse(&seal(body, 1, 8)).expect_err("flag"), BundleError::UnknownFlags(8));
     let short = seal(&body[..200], 1, 0);
-    assert!(matches!(
-        Bundle::parse(&short),
-        Err(BundleError::Truncated { .. })
-    ));
+    assert!(matches!(Bundle::parse(&short), Err(BundleError::Truncated { .. })));
 }
 
 #[test]
 fn refuses_bad_names() {
     let mut upper = record("a");
     upper.name[0] = b'A';
-    assert_eq!(
-        Bundle::parse(&pack(&[upper])).expect_err("upper"),
-        BundleError::BadName(0)
-    );
+    assert_eq!(Bundle::parse(&pack(&[upper])).expect_err("upper"), BundleError::BadName(0));
     let mut gap = record("a");
     gap.name[3] = b'b';
-    assert_eq!(
-        Bundle::parse(&pack(&[gap])).expect_err("gap"),
-        BundleError::BadName(0)
-    );
+    assert_eq!(Bundle::parse(&pack(&[gap])).expect_err("gap"), BundleError::BadName(0));
     let mut empty = record("a");
     empty.name = [0; 16];
-    assert_eq!(
-        Bundle::parse(&pack(&[record("a"), empty])).expect_err("empty"),
-        BundleError::BadName(1)
-    );
+    assert_eq!(Bundle::parse(&pack(&[record("a"), empty])).expect_err("empty"), BundleError::BadName(1));
     let twice = Bundle::parse(&pack(&[record("a"), record("a")])).expect_err("twice");
-    assert_eq!(
-        std::format!("{twice}"),
-        "two VMs of the bundle are named a: rename one"
-    );
+    assert_eq!(std::format!("{twice}"), "two VMs of the bundle are named a: rename one");
 }
 
 #[test]
@@ -198,54 +151,24 @@ fn refuses_each_bad_record() {
         assert_eq!(fault(|r| r.ram_bytes = bytes), RecordError::BadRam(bytes));
     }
     for entry in [0, ram.end().as_u64(), ram.start().as_u64() + 2, u64::MAX] {
-        assert_eq!(
-            fault(|r| r.entry_ipa = entry),
-            RecordError::BadEntry(Ipa::new(entry), ram)
-        );
+        assert_eq!(fault(|r| r.entry_ipa = entry), RecordError::BadEntry(Ipa::new(entry), ram));
     }
-    assert_eq!(
-        fault(|r| r.dtb_ipa = 8),
-        RecordError::BadDtb(Ipa::new(8), ram)
-    );
+    assert_eq!(fault(|r| r.dtb_ipa = 8), RecordError::BadDtb(Ipa::new(8), ram));
     assert_eq!(fault(|r| r.load_count = 5), RecordError::TooManyLoads(5));
-    assert_eq!(
-        fault(|r| r.device_count = 9),
-        RecordError::TooManyDevices(9)
-    );
+    assert_eq!(fault(|r| r.device_count = 9), RecordError::TooManyDevices(9));
     for offset in [0, 4095, 12288, u64::MAX - 4095] {
         let fault = fault(|r| r.loads[0].offset = offset);
-        assert!(
-            matches!(fault, RecordError::LoadOutsideBundle { .. }),
-            "{offset:#x}: {fault:?}"
-        );
+        assert!(matches!(fault, RecordError::LoadOutsideBundle { .. }), "{offset:#x}: {fault:?}");
     }
-    assert!(matches!(
-        fault(|r| r.loads[0].size_bytes = 0),
-        RecordError::LoadOutsideBundle { .. }
-    ));
-    assert!(matches!(
-        fault(|r| r.loads[1].size_bytes = 8),
-        RecordError::LoadOutsideBundle { .. }
-    ));
+    assert!(matches!(fault(|r| r.loads[0].size_bytes = 0), RecordError::LoadOutsideBundle { .. }));
+    assert!(matches!(fault(|r| r.loads[1].size_bytes = 8), RecordError::LoadOutsideBundle { .. }));
     for ipa in [0, ram.end().as_u64() - 4, u64::MAX] {
-        assert!(matches!(
-            fault(|r| r.loads[0].ipa = ipa),
-            RecordError::LoadOutsideRam(..)
-        ));
+        assert!(matches!(fault(|r| r.loads[0].ipa = ipa), RecordError::LoadOutsideRam(..)));
     }
-    assert!(matches!(
-        fault(|r| r.loads[1].ipa = r.loads[0].ipa + 4),
-        RecordError::LoadsOverlap(..)
-    ));
+    assert!(matches!(fault(|r| r.loads[1].ipa = r.loads[0].ipa + 4), RecordError::LoadsOverlap(..)));
     let function = PciFunction::from_routing_id(0, 8);
-    assert_eq!(
-        fault(|r| r.devices[1].routing_id = 8),
-        RecordError::DuplicateDevice(function)
-    );
-    assert_eq!(
-        fault(|r| r.devices[0].dma_mode = 1),
-        RecordError::UnknownDmaMode(function, 1)
-    );
+    assert_eq!(fault(|r| r.devices[1].routing_id = 8), RecordError::DuplicateDevice(function));
+    assert_eq!(fault(|r| r.devices[0].dma_mode = 1), RecordError::UnknownDmaMode(function, 1));
 }
 
 proptest! {

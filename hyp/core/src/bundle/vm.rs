@@ -1,9 +1,6 @@
 //! One VM's record, checked.
 
-use super::{
-    DeviceRecord, LOADS_MAX, LoadRecord, PLACE_ANYWHERE, VmRecord, dma_mode, error::RecordError,
-    vm_flags,
-};
+use super::{DeviceRecord, LOADS_MAX, LoadRecord, PLACE_ANYWHERE, VmRecord, dma_mode, error::RecordError, vm_flags};
 use crate::{
     addr::{AddrRange, BLOCK_2M, Ipa, PAGE_SIZE, PhysAddr},
     ids::{CpuId, PciFunction, VmId},
@@ -42,12 +39,7 @@ impl Vm {
         if in_use(&record.devices, record.device_count).is_none() {
             return Err(RecordError::TooManyDevices(record.device_count));
         }
-        let vm = Self {
-            id,
-            name,
-            ram,
-            record,
-        };
+        let vm = Self { id, name, ram, record };
         vm.check_cpus()?;
         vm.check_addresses()?;
         vm.check_loads(records_end, total)?;
@@ -79,18 +71,10 @@ impl Vm {
     fn check_loads(&self, records_end: u64, total: u64) -> Result<(), RecordError> {
         let mut ranges: heapless::Vec<AddrRange<Ipa>, LOADS_MAX> = heapless::Vec::new();
         for load in self.loads() {
-            let LoadRecord {
-                offset,
-                size_bytes: size,
-                ipa,
-            } = *load;
+            let LoadRecord { offset, size_bytes: size, ipa } = *load;
             let fits = offset.checked_add(size).is_some_and(|end| end <= total);
             if size == 0 || offset % PAGE_SIZE != 0 || offset < records_end || !fits {
-                return Err(RecordError::LoadOutsideBundle {
-                    offset,
-                    size,
-                    total,
-                });
+                return Err(RecordError::LoadOutsideBundle { offset, size, total });
             }
             let outside = RecordError::LoadOutsideRam((*load).into(), self.ram);
             let range = AddrRange::new(Ipa::new(ipa), size).ok_or(outside)?;
@@ -100,9 +84,7 @@ impl Vm {
             if let Some(other) = ranges.iter().find(|other| other.overlaps(range)) {
                 return Err(RecordError::LoadsOverlap(*other, range));
             }
-            ranges
-                .push(range)
-                .map_err(|_| RecordError::TooManyLoads(self.record.load_count))?;
+            ranges.push(range).map_err(|_| RecordError::TooManyLoads(self.record.load_count))?;
         }
         Ok(())
     }
@@ -110,12 +92,7 @@ impl Vm {
     fn check_devices(&self) -> Result<(), RecordError> {
         for (place, device) in self.devices().iter().enumerate() {
             let function = device.function();
-            if self
-                .devices()
-                .iter()
-                .take(place)
-                .any(|other| other.function() == function)
-            {
+            if self.devices().iter().take(place).any(|other| other.function() == function) {
                 return Err(RecordError::DuplicateDevice(function));
             }
             if device.dma_mode != dma_mode::IDENTITY {
@@ -142,10 +119,7 @@ impl Vm {
 
     /// Physical CPUs of the vCPUs, in order.
     pub fn cpus(&self) -> impl ExactSizeIterator<Item = CpuId> + '_ {
-        in_use(&self.record.cpus, self.record.cpu_count)
-            .unwrap_or_default()
-            .iter()
-            .map(|&cpu| CpuId(cpu))
+        in_use(&self.record.cpus, self.record.cpu_count).unwrap_or_default().iter().map(|&cpu| CpuId(cpu))
     }
 
     /// RAM as the guest sees it, on 2 MiB boundaries.

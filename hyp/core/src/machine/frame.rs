@@ -47,10 +47,8 @@ impl<'a> Frame<'a> {
     /// Checks header and structure of the tree at the start of `dtb`.
     pub fn check(dtb: &'a [u8]) -> Result<Self, MachineError> {
         let total = declared_bytes(dtb)?;
-        let bytes = part(dtb, 0, total).ok_or(MachineError::Truncated {
-            declared: u64::from(total),
-            present: dtb.len() as u64,
-        })?;
+        let bytes = part(dtb, 0, total)
+            .ok_or(MachineError::Truncated { declared: u64::from(total), present: dtb.len() as u64 })?;
         let field = |offset| word(bytes, offset).unwrap_or(0);
         let (version, last_compatible) = (field(20), field(24));
         if version < 16 || last_compatible > 17 {
@@ -58,8 +56,7 @@ impl<'a> Frame<'a> {
         }
         let structure_offset = field(8);
         let bad = |field, value| MachineError::BadHeader { field, value };
-        let structure = part(bytes, structure_offset, field(36))
-            .ok_or(bad("size_dt_struct", field(36)))?;
+        let structure = part(bytes, structure_offset, field(36)).ok_or(bad("size_dt_struct", field(36)))?;
         if structure_offset % 4 != 0 {
             return Err(bad("off_dt_struct", structure_offset));
         }

@@ -83,7 +83,8 @@ pub fn read(tree: &Tree<'_>, machine: &mut Machine) -> Result<Option<Controller>
         let this = Controller { phandle: node.phandle().ok_or(node.bad("phandle"))?, cells };
         let maintenance = node.property("interrupts").and_then(|value| this.decode(&mut value.cells()));
         controller = Some(this);
-        machine.gic = Some(if is_v3 { Gic::V3(read_v3(path, maintenance)?) } else { Gic::V2(read_v2(path, maintenance)?) });
+        machine.gic =
+            Some(if is_v3 { Gic::V3(read_v3(path, maintenance)?) } else { Gic::V2(read_v2(path, maintenance)?) });
         Ok(())
     })?;
     tree.visit(|path| match &mut machine.gic {
@@ -131,9 +132,6 @@ pub fn read_timers(tree: &Tree<'_>, path: &Path<'_>, gic: Controller, timers: &m
         return;
     }
     let interrupt = |name, place| gic.interrupt(tree, path, name, place);
-    *timers = Timers {
-        physical: interrupt("phys", 1),
-        virtual_: interrupt("virt", 2),
-        hypervisor: interrupt("hyp-phys", 3),
-    };
+    *timers =
+        Timers { physical: interrupt("phys", 1), virtual_: interrupt("virt", 2), hypervisor: interrupt("hyp-phys", 3) };
 }

@@ -69,9 +69,7 @@ pub fn read_device_reservations(tree: &Tree<'_>, path: &Path<'_>, machine: &mut 
     while let Some(phandle) = cells.next() {
         let Some(device) = tree.by_phandle(phandle) else { return Err(path.node().bad("iommu-addresses")) };
         let (address_cells, size_cells) = device.parent().map_or((2, 1), |parent| parent.child_cells());
-        cells
-            .skip_cells(address_cells.saturating_add(size_cells))
-            .ok_or(path.node().bad("iommu-addresses"))?;
+        cells.skip_cells(address_cells.saturating_add(size_cells)).ok_or(path.node().bad("iommu-addresses"))?;
         if let Some(reservation) = reservation(&device, machine) {
             push(&mut machine.device_reservations, reservation, "device reservations")?;
         }

@@ -122,7 +122,12 @@ impl PciHost {
 }
 
 /// Takes the host bridge at `path`; SMMUs must be known.
-pub fn read(tree: &Tree<'_>, path: &Path<'_>, gic: Option<Controller>, machine: &mut Machine) -> Result<(), MachineError> {
+pub fn read(
+    tree: &Tree<'_>,
+    path: &Path<'_>,
+    gic: Option<Controller>,
+    machine: &mut Machine,
+) -> Result<(), MachineError> {
     let node = path.node();
     if !node.is_compatible(&["pci-host-ecam-generic"]) {
         return Ok(());

@@ -52,7 +52,12 @@ pub struct SmmuInterrupts {
 }
 
 /// Takes the SMMU at `path`.
-pub fn read(tree: &Tree<'_>, path: &Path<'_>, gic: Option<Controller>, machine: &mut Machine) -> Result<(), MachineError> {
+pub fn read(
+    tree: &Tree<'_>,
+    path: &Path<'_>,
+    gic: Option<Controller>,
+    machine: &mut Machine,
+) -> Result<(), MachineError> {
     let node = path.node();
     let kind = match (node.is_compatible(&V3), node.is_compatible(&V2)) {
         (true, _) => SmmuKind::V3,

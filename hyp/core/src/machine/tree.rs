@@ -46,10 +46,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Visits every enabled node before its children; children of a disabled node are not visited.
-    pub fn visit(
-        &self,
-        mut each: impl FnMut(&Path<'a>) -> Result<(), MachineError>,
-    ) -> Result<(), MachineError> {
+    pub fn visit(&self, mut each: impl FnMut(&Path<'a>) -> Result<(), MachineError>) -> Result<(), MachineError> {
         let mut walk = Walk::new(self.root()?)?;
         while let Some(path) = walk.next(true)? {
             each(path)?;
@@ -307,9 +304,7 @@ impl<'a> Path<'a> {
         let mut next = move || Some((cells.number(address_cells)?, cells.number(size_cells)?));
         // An entry of no cells would never end.
         let limit = if address_cells + size_cells == 0 { 0 } else { usize::MAX };
-        core::iter::from_fn(move || next())
-            .take(limit)
-            .map(|(address, size_bytes)| self.translate(address, size_bytes))
+        core::iter::from_fn(move || next()).take(limit).map(|(address, size_bytes)| self.translate(address, size_bytes))
     }
 
     /// The entry of `reg` at `place`, which must exist.

@@ -101,8 +101,7 @@ pub struct Attributes {
 
 impl Attributes {
     /// A guest's RAM as its CPUs use it.
-    pub const RAM: Self =
-        Self { memory: MemoryType::Normal, access: Access::all(), shareability: Shareability::Inner };
+    pub const RAM: Self = Self { memory: MemoryType::Normal, access: Access::all(), shareability: Shareability::Inner };
     /// A guest's RAM as its devices use it: not executed.
     pub const DMA_RAM: Self = Self {
         memory: MemoryType::Normal,
@@ -155,9 +154,8 @@ impl Descriptor {
         let register: InMemoryRegister<u64, STAGE2::Register> = InMemoryRegister::new(0);
         match self {
             Self::Invalid => {}
-            Self::Table(table) => register.write(
-                STAGE2::VALID::SET + STAGE2::TABLE_OR_PAGE::SET + STAGE2::ADDRESS.val(table.as_u64() >> 12),
-            ),
+            Self::Table(table) => register
+                .write(STAGE2::VALID::SET + STAGE2::TABLE_OR_PAGE::SET + STAGE2::ADDRESS.val(table.as_u64() >> 12)),
             Self::Leaf(base, attributes) => {
                 let has = |access| u64::from(attributes.access.contains(access));
                 let memory = match attributes.memory {
