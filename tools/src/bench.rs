@@ -1,2 +1,4 @@
 //! Bench.
-pub fn run(_: &crate::workspace::Workspace, _: Option<&str>) -> anyhow::Result<bool> { anyhow::bail!("not there yet") }
+pub fn run(_: &crate::workspace::Workspace, _: Option<&str>) -> anyhow::Result<bool> {
+    anyhow::bail!("not there yet")
+}

@@ -44,18 +44,15 @@ pub fn hypervisor(workspace: &Workspace) -> Result<Hypervisor> {
     Ok(Hypervisor { image, elf })
 }
 
-/// Builds the bare-metal guests: each one's flat image in `guests/`, by name.
+/// Builds the bare-metal guests: each one's flat image in [`Workspace::guest_images`], under its name.
 ///
 /// # Errors
 /// When the build fails; cargo has said why.
-pub fn guests(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
-    let mut images = BTreeMap::new();
+pub fn guests(workspace: &Workspace) -> Result<()> {
     for (name, path) in cargo_build(workspace, GUESTS)? {
-        let image = workspace.out().join("guests").join(format!("{name}.img"));
-        write_flat(&path, &image)?;
-        images.insert(name, image);
+        write_flat(&path, &workspace.guest_images().join(name))?;
     }
-    Ok(images)
+    Ok(())
 }
 
 fn write_flat(elf: &Path, image: &Path) -> Result<()> {

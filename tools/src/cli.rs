@@ -11,11 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, build,
-    guest::initramfs,
-    lint, manifest, pack,
-    qemu::QemuLine,
-    scenario, setup, smoke, suite,
+    bench, build, guest::initramfs, lint, manifest, pack, qemu::QemuLine, scenario, setup, smoke, suite,
     workspace::Workspace,
 };
 
@@ -132,7 +128,9 @@ pub fn run(cli: &Cli) -> Result<bool> {
         }
         Action::CheckManifest { manifest, dtb } => return check_manifest(workspace, manifest, dtb.as_deref()),
         Action::Smoke => return smoke::run(workspace).map(|summary| summary.print_and_judge()),
-        Action::Guest { name } => return scenario::run(workspace, name.as_deref()).map(|summary| summary.print_and_judge()),
+        Action::Guest { name } => {
+            return scenario::run(workspace, name.as_deref()).map(|summary| summary.print_and_judge());
+        }
         Action::Unit => return suite::unit(workspace),
         Action::Test => return suite::all(workspace),
         Action::Lint => return lint::run(workspace),

@@ -1,2 +1,4 @@
 //! Lint.
-pub fn run(_: &crate::workspace::Workspace) -> anyhow::Result<bool> { anyhow::bail!("not there yet") }
+pub fn run(_: &crate::workspace::Workspace) -> anyhow::Result<bool> {
+    anyhow::bail!("not there yet")
+}

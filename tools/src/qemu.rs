@@ -50,7 +50,17 @@ impl QemuLine {
 
     /// What is loaded: a kernel and an initrd.
     pub fn boot(&mut self, kernel: &Path, initrd: &Path) -> &mut Self {
-        self.option("-kernel", &kernel.to_string_lossy()).option("-initrd", &initrd.to_string_lossy())
+        self.kernel(kernel).initrd(initrd)
+    }
+
+    /// What runs first.
+    pub fn kernel(&mut self, kernel: &Path) -> &mut Self {
+        self.option("-kernel", &kernel.to_string_lossy())
+    }
+
+    /// What travels with it.
+    pub fn initrd(&mut self, initrd: &Path) -> &mut Self {
+        self.option("-initrd", &initrd.to_string_lossy())
     }
 
     /// The UART on standard input and output, with QEMU's monitor behind Ctrl-A C.
@@ -67,7 +77,8 @@ impl QemuLine {
     pub fn default_nics(&mut self) -> &mut Self {
         self.hub_port("alpha").hub_port("beta");
         self.option("-netdev", "user,id=outside").option("-netdev", "hubport,id=port-outside,hubid=0,netdev=outside");
-        self.e1000e("alpha", 2).option("-device", &format!("{VIRTIO_NET},netdev=beta,addr=3.0,romfile=,mac=52:54:00:00:00:03"))
+        self.e1000e("alpha", 2)
+            .option("-device", &format!("{VIRTIO_NET},netdev=beta,addr=3.0,romfile=,mac=52:54:00:00:00:03"))
     }
 
     /// A port of the one hub.
@@ -77,7 +88,10 @@ impl QemuLine {
 
     /// An e1000e in `slot`, on the network `netdev`.
     pub fn e1000e(&mut self, netdev: &str, slot: u8) -> &mut Self {
-        self.option("-device", &format!("e1000e,netdev={netdev},addr={slot:x}.0,romfile=,mac=52:54:00:00:00:{slot:02x}"))
+        self.option(
+            "-device",
+            &format!("e1000e,netdev={netdev},addr={slot:x}.0,romfile=,mac=52:54:00:00:00:{slot:02x}"),
+        )
     }
 
     /// The arguments after the program's name.
@@ -111,7 +125,8 @@ mod tests {
     #[test]
     fn a_shell_reads_back_what_was_quoted() {
         for word in ["plain", "", "two words", "it's", "$HOME `id` \"x\" \\ *", "-device=e1000e,romfile="] {
-            let output = Command::new("sh").args(["-c", &format!("printf %s {}", quote(word))]).output().expect("sh runs");
+            let output =
+                Command::new("sh").args(["-c", &format!("printf %s {}", quote(word))]).output().expect("sh runs");
             assert_eq!(String::from_utf8_lossy(&output.stdout), word);
         }
     }

@@ -47,7 +47,8 @@ fn plan_all(workspace: &Workspace) -> Plan {
 
 /// One message with all that another system needs.
 fn by_hand(workspace: &Workspace) -> String {
-    let mut lines = vec!["set-up installs packages on Debian 12 only. Install these, then run the command again:".to_owned()];
+    let mut lines =
+        vec!["set-up installs packages on Debian 12 only. Install these, then run the command again:".to_owned()];
     if !toolchain::is_ready(workspace) {
         lines.push(format!("  - the Rust target: rustup target add {}", toolchain::TARGET));
     }
@@ -57,7 +58,10 @@ fn by_hand(workspace: &Workspace) -> String {
     if !guest_files::is_ready(workspace) {
         lines.push(format!("  - in {}:", guest_files::root(workspace).display()));
         lines.extend(guest_files::NEEDED.iter().map(|file| format!("      {file}")));
-        lines.push(format!("    unpacked (dpkg-deb -x) from Debian 12's arm64 packages {}", guest_files::PACKAGES.join(" ")));
+        lines.push(format!(
+            "    unpacked (dpkg-deb -x) from Debian 12's arm64 packages {}",
+            guest_files::PACKAGES.join(" ")
+        ));
         lines.push(format!("    and {} (bookworm-backports)", guest_files::KERNEL_PATTERN));
         lines.push(format!("    with the kernel copied to {}", guest_files::kernel(workspace).display()));
     }

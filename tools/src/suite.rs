@@ -1,12 +1,73 @@
 //! All tests together, and how results are counted.
-use crate::workspace::Workspace;
-use anyhow::Result;
-/// Results.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Summary { /// passed
- pub passed: usize, /// failed
- pub failed: usize }
-impl Summary { /// Prints.
- pub fn print_and_judge(self) -> bool { println!("{} passed, {} failed", self.passed, self.failed); self.failed == 0 } }
-pub fn unit(_: &Workspace) -> Result<bool> { anyhow::bail!("not there yet") }
-pub fn all(_: &Workspace) -> Result<bool> { anyhow::bail!("not there yet") }
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::{scenario, setup, smoke, workspace::Workspace};
+
+/// Results so far; each is printed as it comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    passed: usize,
+    failed: usize,
+}
+
+impl Summary {
+    /// Counts and prints one result: `ok NAME` or `FAIL NAME: reason`.
+    pub fn count(&mut self, name: &str, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok   {name}");
+            }
+            Err(reason) => {
+                self.failed += 1;
+                println!("FAIL {name}: {reason}");
+            }
+        }
+    }
+
+    /// Adds the results of another part.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+
+    /// Prints the closing line; whether nothing failed.
+    pub fn print_and_judge(self) -> bool {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        self.failed == 0
+    }
+}
+
+/// Runs the host tests. `false` when one fails.
+///
+/// # Errors
+/// When cargo cannot be started.
+pub fn unit(workspace: &Workspace) -> Result<bool> {
+    let has_nextest =
+        Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace.root());
+    if has_nextest {
+        command.args(["nextest", "run", "--no-fail-fast", "--status-level", "slow"]);
+    } else {
+        command.args(["test", "--quiet", "--no-fail-fast"]);
+    }
+    Ok(command.status().context("cargo cannot be started")?.success())
+}
+
+/// Runs the host tests, the bare-metal scenarios and the Linux smoke test. `false` when anything fails.
+///
+/// # Errors
+/// When a part cannot be run at all.
+pub fn all(workspace: &Workspace) -> Result<bool> {
+    setup::ensure(workspace)?;
+    let mut summary = Summary::default();
+    let is_unit_good = unit(workspace)?;
+    summary.count("host tests", is_unit_good.then_some(()).ok_or_else(|| "see above".to_owned()));
+    summary.add(scenario::run(workspace, None)?);
+    summary.add(smoke::run(workspace)?);
+    Ok(summary.print_and_judge())
+}

@@ -49,6 +49,11 @@ impl Workspace {
         self.target.join("bulkhead")
     }
 
+    /// The bare-metal guests' flat images.
+    pub fn guest_images(&self) -> PathBuf {
+        self.out().join("guests")
+    }
+
     /// What was downloaded, kept across clones of the repository.
     pub fn cache(&self) -> &Path {
         &self.cache
@@ -59,11 +64,12 @@ impl Workspace {
         self.cache.join("guest")
     }
 
-    /// `path` with `${cache}` and `${out}` replaced, relative to `base`.
+    /// `path` with `${cache}`, `${out}` and `${guest}` replaced, relative to `base`.
     pub fn expand(&self, path: &str, base: &Path) -> PathBuf {
         let expanded = path
             .replace("${cache}", &self.cache.to_string_lossy())
-            .replace("${out}", &self.out().to_string_lossy());
+            .replace("${out}", &self.out().to_string_lossy())
+            .replace("${guest}", &self.guest_images().to_string_lossy());
         base.join(expanded)
     }
 }

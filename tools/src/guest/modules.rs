@@ -52,7 +52,8 @@ impl ModuleTree {
         if loaded.iter().any(|module| module.name == name) {
             return Ok(());
         }
-        let path = self.paths.get(&name).with_context(|| format!("kernel module {name} is not in the kernel's package"))?;
+        let path =
+            self.paths.get(&name).with_context(|| format!("kernel module {name} is not in the kernel's package"))?;
         let data = read_module(path).with_context(|| format!("reading {}", path.display()))?;
         for dependency in dependencies(&data) {
             self.visit(&dependency, loaded)?;

@@ -117,7 +117,9 @@ pub enum Problem {
         other_range: AddrRange<PhysAddr>,
     },
     /// A place that is no memory.
-    #[error("vm {vm}: memory {range} is not inside the machine's memory ({dram}): move it with ram_at, or leave ram_at out")]
+    #[error(
+        "vm {vm}: memory {range} is not inside the machine's memory ({dram}): move it with ram_at, or leave ram_at out"
+    )]
     RamOutside {
         /// The VM.
         vm: String,
@@ -127,7 +129,9 @@ pub enum Problem {
         dram: String,
     },
     /// A place that firmware keeps.
-    #[error("vm {vm}: memory {range} overlaps {reserved}, which the device tree reserves: move it with ram_at, or leave ram_at out")]
+    #[error(
+        "vm {vm}: memory {range} overlaps {reserved}, which the device tree reserves: move it with ram_at, or leave ram_at out"
+    )]
     RamReserved {
         /// The VM.
         vm: String,
@@ -241,7 +245,9 @@ pub enum Problem {
         reason: String,
     },
     /// A device that the SMMU would not see.
-    #[error("vm {vm}: device {device} has no stream: the device tree's iommu-map leaves it out, so nothing would hold its DMA in; give another device")]
+    #[error(
+        "vm {vm}: device {device} has no stream: the device tree's iommu-map leaves it out, so nothing would hold its DMA in; give another device"
+    )]
     DeviceWithoutStream {
         /// The VM.
         vm: String,

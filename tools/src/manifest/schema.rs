@@ -39,7 +39,8 @@ pub struct VmSection {
     /// Physical address of the RAM in bytes, a multiple of 2 MiB. Default: the hypervisor places it.
     #[serde(default)]
     pub ram_at: Option<u64>,
-    /// Path of an arm64 Image, from the manifest's folder; may use `${cache}` and `${out}`.
+    /// Path of an arm64 Image, from the manifest's folder; may use `${cache}` (what was downloaded),
+    /// `${out}` (what was built) and `${guest}` (bare-metal guests).
     pub kernel: String,
     /// Path of an initrd. Default: none.
     #[serde(default)]

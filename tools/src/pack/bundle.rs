@@ -19,7 +19,8 @@ use crate::manifest::{Checked, CheckedVm, check::Blob};
 /// When the hypervisor's own reader would refuse them.
 pub fn compile(checked: &Checked) -> Result<Vec<u8>> {
     let records_end = size_of::<Header>() + checked.vms.len() * size_of::<VmRecord>();
-    let mut blobs = Blobs { start: (records_end as u64).next_multiple_of(PAGE_SIZE), bytes: Vec::new(), known: Vec::new() };
+    let mut blobs =
+        Blobs { start: (records_end as u64).next_multiple_of(PAGE_SIZE), bytes: Vec::new(), known: Vec::new() };
     let mut body = Vec::new();
     for vm in &checked.vms {
         body.extend_from_slice(record(vm, &mut blobs)?.as_bytes());
@@ -51,7 +52,11 @@ fn record(vm: &CheckedVm, blobs: &mut Blobs) -> Result<VmRecord> {
         *load = blobs.add(blob);
         load_count += 1;
     }
-    ensure!(vm.cpus.len() <= VCPUS_MAX && vm.devices.len() <= DEVICES_MAX, "vm {}: more CPUs or devices than fit", vm.name);
+    ensure!(
+        vm.cpus.len() <= VCPUS_MAX && vm.devices.len() <= DEVICES_MAX,
+        "vm {}: more CPUs or devices than fit",
+        vm.name
+    );
     let mut cpus = [0; VCPUS_MAX];
     cpus[..vm.cpus.len()].copy_from_slice(&vm.cpus);
     let mut devices = [DeviceRecord::default(); DEVICES_MAX];

@@ -97,7 +97,9 @@ impl PrivateApt {
     /// What apt says.
     pub fn download(&self, packages: &[&str], folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
-        debian::run(Command::new("apt-get").current_dir(folder).args(&self.options).args(["download", "-q"]).args(packages))?;
+        debian::run(
+            Command::new("apt-get").current_dir(folder).args(&self.options).args(["download", "-q"]).args(packages),
+        )?;
         Ok(())
     }
 

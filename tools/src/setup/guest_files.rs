@@ -46,7 +46,10 @@ pub fn plan(workspace: &Workspace, plan: &mut Plan) {
     if is_ready(workspace) {
         return;
     }
-    let what = format!("the guests' files: Debian's arm64 packages {KERNEL_PATTERN} ({KERNEL_RELEASE}) and {} (about 98 MB)", PACKAGES.join(", "));
+    let what = format!(
+        "the guests' files: Debian's arm64 packages {KERNEL_PATTERN} ({KERNEL_RELEASE}) and {} (about 98 MB)",
+        PACKAGES.join(", ")
+    );
     plan.add(Step::cache(what, fetch));
 }
 

@@ -64,7 +64,8 @@ impl Plan {
     /// # Errors
     /// The first step that fails.
     pub fn run(self, workspace: &Workspace) -> Result<()> {
-        let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(self.steps.len() as u64).with_style(style);
         bar.enable_steady_tick(std::time::Duration::from_millis(200));
         for step in self.steps {

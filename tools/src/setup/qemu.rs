@@ -40,7 +40,9 @@ pub fn plan(plan: &mut Plan) {
         return;
     }
     let found = version().map_or_else(|| "none".to_owned(), |(major, minor)| format!("{major}.{minor}"));
-    let what = format!("QEMU {MINIMUM} or later (now: {found}): Debian package {PACKAGE} of {RELEASE}, with what it depends on");
+    let what = format!(
+        "QEMU {MINIMUM} or later (now: {found}): Debian package {PACKAGE} of {RELEASE}, with what it depends on"
+    );
     plan.add(Step::system(what, install));
 }
 
@@ -57,7 +59,8 @@ mod tests {
     /// Would miss: 10.0 compared as text with 9.2, and Debian 12's own 7.2 taken for new enough.
     #[test]
     fn versions_compare_as_numbers() {
-        let parse = |version: &str| parse_version(&format!("QEMU emulator version {version} (Debian x)")).expect("a version");
+        let parse =
+            |version: &str| parse_version(&format!("QEMU emulator version {version} (Debian x)")).expect("a version");
         assert!(parse("10.0.2") > MINIMUM_NUMBERS);
         assert!(parse("9.2.0") >= MINIMUM_NUMBERS);
         assert!(parse("7.2.17") < MINIMUM_NUMBERS);

@@ -19,7 +19,8 @@ fn words(dtb: &[u8], path: &str, property: &str) -> Vec<u32> {
 #[test]
 fn redistributors_cover_each_vcpu() {
     for vcpus in 1..=8 {
-        let expected = vec![0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0x2_0000 * u32::try_from(vcpus).expect("small")];
+        let expected =
+            vec![0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0x2_0000 * u32::try_from(vcpus).expect("small")];
         assert_eq!(words(&tree(vcpus, true), "/interrupt-controller@8000000", "reg"), expected);
     }
 }

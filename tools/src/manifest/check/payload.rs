@@ -77,11 +77,7 @@ fn place(
     })
 }
 
-fn read_kernel(
-    section: &VmSection,
-    files: &dyn Files,
-    problems: &mut Vec<Problem>,
-) -> Option<(Vec<u8>, ImageHeader)> {
+fn read_kernel(section: &VmSection, files: &dyn Files, problems: &mut Vec<Problem>) -> Option<(Vec<u8>, ImageHeader)> {
     let (vm, path) = (section.name.clone(), section.kernel.clone());
     let bytes = match files.read(&path) {
         Ok(bytes) => bytes,

@@ -64,7 +64,8 @@ impl Source {
                     name.trim().eq_ignore_ascii_case(key).then(|| value.trim())
                 })
             };
-            let has = |key: &str, word: &str| field(key).is_some_and(|value| value.split_whitespace().any(|w| w == word));
+            let has =
+                |key: &str, word: &str| field(key).is_some_and(|value| value.split_whitespace().any(|w| w == word));
             let is_off = field("Enabled").is_some_and(|value| value.eq_ignore_ascii_case("no"));
             if is_off || !has("Types", "deb") || !has("Suites", RELEASE) || !has("Components", "main") {
                 return None;
@@ -81,7 +82,8 @@ impl Source {
     /// A sources.list of the release and its backports.
     pub fn with_backports(&self, architecture: Option<&str>) -> String {
         let architecture = architecture.map(|name| format!("arch={name} ")).unwrap_or_default();
-        let line = |suite: &str| format!("deb [{architecture}signed-by={}] {} {suite} main\n", self.signed_by, self.uri);
+        let line =
+            |suite: &str| format!("deb [{architecture}signed-by={}] {} {suite} main\n", self.signed_by, self.uri);
         line(RELEASE) + &line(BACKPORTS)
     }
 }
