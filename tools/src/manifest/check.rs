@@ -15,6 +15,8 @@ use super::{
     problem::Problem,
     schema::{Manifest, VmSection},
 };
+pub use devices::assigned;
+pub use memory::{physical_range, ram_bytes};
 pub use payload::{Blob, Payload};
 
 /// Linux keeps this much of its command line (COMMAND_LINE_SIZE on arm64, less the final zero).

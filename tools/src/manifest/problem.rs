@@ -254,6 +254,16 @@ pub enum Problem {
         /// The device.
         device: PciFunction,
     },
+    /// A device that needs memory of its own mapped from boot on.
+    #[error(
+        "vm {vm}: device {device} has reserved memory that must stay mapped (iommu-addresses): give another device"
+    )]
+    DeviceReserved {
+        /// The VM.
+        vm: String,
+        /// The device.
+        device: PciFunction,
+    },
     /// Two devices that the SMMU cannot tell apart.
     #[error("vm {vm}: device {device} has the stream of vm {owner}'s {other}: give both to one VM")]
     StreamShared {
