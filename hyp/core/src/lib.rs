@@ -7,9 +7,11 @@ extern crate std;
 
 pub mod addr;
 pub mod bundle;
+pub mod esr;
 pub mod ids;
 pub mod image;
 pub mod machine;
 pub mod name;
+pub mod pci;
 pub mod stage2;
 pub mod vplat;

@@ -1,0 +1,111 @@
+//! Why a guest came to EL2: ESR_EL2, FAR_EL2 and HPFAR_EL2 as one value.
+//!
+//! Source: DDI 0487 D24.2.40 (ESR_ELx), D24.2.46 (HPFAR_EL2). Every value of the registers decodes to something.
+
+mod fault;
+#[cfg(test)]
+mod tests;
+
+pub use self::fault::{Abort, FaultKind, Transfer};
+
+/// The register and direction of a trapped MSR, MRS or system instruction (ISS of class 0x18).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SysregAccess {
+    /// The register.
+    pub register: Sysreg,
+    /// General register, 31 for xzr.
+    pub rt: u8,
+    /// A read (MRS), else a write (MSR).
+    pub is_read: bool,
+}
+
+/// A system register by its encoding.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Sysreg {
+    /// op0, 2 or 3 for registers.
+    pub op0: u8,
+    /// op1.
+    pub op1: u8,
+    /// CRn.
+    pub crn: u8,
+    /// CRm.
+    pub crm: u8,
+    /// op2.
+    pub op2: u8,
+}
+
+impl Sysreg {
+    /// The register `S<op0>_<op1>_C<crn>_C<crm>_<op2>`.
+    pub const fn new(op0: u8, op1: u8, crn: u8, crm: u8, op2: u8) -> Self {
+        Self { op0, op1, crn, crm, op2 }
+    }
+}
+
+impl core::fmt::Display for Sysreg {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "S{}_{}_C{}_C{}_{}", self.op0, self.op1, self.crn, self.crm, self.op2)
+    }
+}
+
+/// A synchronous exception from a guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trap {
+    /// WFI, WFE, WFIT or WFET.
+    Wfx {
+        /// An event wait, else an interrupt wait.
+        is_event: bool,
+    },
+    /// HVC from AArch64, with its immediate.
+    Hvc(u16),
+    /// SMC from AArch64, with its immediate. The PC is at the SMC itself.
+    Smc(u16),
+    /// MSR, MRS or a system instruction.
+    Sysreg(SysregAccess),
+    /// FP, SIMD, SVE or SME: something that EL2 keeps from the guest.
+    FloatingPoint,
+    /// An instruction fetch that stage 2 refused.
+    InstructionAbort(Abort),
+    /// A load or store that stage 2 refused.
+    DataAbort(Abort),
+    /// Any other class.
+    Other {
+        /// ESR_EL2.EC.
+        class: u8,
+        /// ESR_EL2.ISS.
+        iss: u32,
+    },
+}
+
+impl Trap {
+    /// Decodes the three registers as they were after the exception.
+    pub fn decode(esr: u64, far: u64, hpfar: u64) -> Self {
+        let class = bits(esr, 26, 6) as u8;
+        let iss = bits(esr, 0, 25) as u32;
+        let immediate = (iss & 0xffff) as u16;
+        match class {
+            0x01 => Self::Wfx { is_event: iss & 1 == 1 },
+            0x07 | 0x19 | 0x1d => Self::FloatingPoint,
+            0x16 => Self::Hvc(immediate),
+            0x17 => Self::Smc(immediate),
+            0x18 => Self::Sysreg(SysregAccess {
+                register: Sysreg::new(
+                    bits(esr, 20, 2) as u8,
+                    bits(esr, 14, 3) as u8,
+                    bits(esr, 10, 4) as u8,
+                    bits(esr, 1, 4) as u8,
+                    bits(esr, 17, 3) as u8,
+                ),
+                rt: bits(esr, 5, 5) as u8,
+                is_read: iss & 1 == 1,
+            }),
+            0x20 => Self::InstructionAbort(Abort::decode(iss, far, hpfar)),
+            0x24 => Self::DataAbort(Abort::decode(iss, far, hpfar)),
+            _ => Self::Other { class, iss },
+        }
+    }
+}
+
+/// `count` bits of `value` from bit `first`.
+const fn bits(value: u64, first: u32, count: u32) -> u64 {
+    value >> first & ((1 << count) - 1)
+}
