@@ -1,7 +1,6 @@
 //! A PL011 UART (DDI 0183) as Linux's amba-pl011 and earlycon drive it.
 //!
-//! Transmission is instant: every byte written to DR while UART and transmitter are on goes straight to the caller, the
-//! transmit FIFO is always empty. Reception has a FIFO of 32 bytes; the receive timeout interrupt is raised as soon as
+//! Transmission is instant: every byte written to DR goes straight to the caller, the transmit FIFO is always empty. Reception has a FIFO of 32 bytes; the receive timeout interrupt is raised as soon as
 //! the FIFO holds anything, since no further byte is ever "in flight" (Linux reads all that there is on either
 //! interrupt). Modem lines, DMA and errors are absent.
 
@@ -117,8 +116,7 @@ impl Vuart {
         None
     }
 
-    /// Firmware and earlycon write without configuring: a transmitter that is off sends nothing, but one whose UARTEN
-    /// is still at its reset value does, as in QEMU; a guest's first words are worth more than the bit.
+    /// UARTEN and TXE are not asked: earlycon and bare-metal guests write before configuring, and QEMU lets them.
     fn send(&mut self, byte: u8) -> Option<u8> {
         self.tx_raised = true;
         Some(byte)

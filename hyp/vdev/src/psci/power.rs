@@ -89,9 +89,9 @@ impl Psci {
                 Outcome::StopThisVcpu
             }
             // A power-down request may be answered by standby (DEN 0022 5.4.1): nothing is lost, and nothing saved.
-            Function::CpuSuspend { state: SuspendState::StandbyOrRetention(_) | SuspendState::PowerDown(_), .. } => {
-                Outcome::Standby
-            }
+            Function::CpuSuspend {
+                state: SuspendState::StandbyOrRetention(_) | SuspendState::PowerDown(_), ..
+            } => Outcome::Standby,
             Function::AffinityInfo { mpidr, lowest_affinity_level } => self.affinity_info(mpidr, lowest_affinity_level),
             Function::MigrateInfoType => Outcome::Return(u64::from(u32::from(MigrateInfoType::MigrationNotRequired))),
             Function::SystemOff => Outcome::SystemOff,

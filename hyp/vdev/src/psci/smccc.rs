@@ -66,9 +66,8 @@ impl HostFacts {
     pub(super) fn features(self, id: u32) -> u64 {
         match id {
             0x8000_0000 | 0x8000_0001 => 0,
-            _ => Workaround::from_function_id(id).map_or(NOT_SUPPORTED, |workaround| {
-                sign_extend(self.answer(workaround))
-            }),
+            _ => Workaround::from_function_id(id)
+                .map_or(NOT_SUPPORTED, |workaround| sign_extend(self.answer(workaround))),
         }
     }
 

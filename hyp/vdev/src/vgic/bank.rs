@@ -47,6 +47,8 @@ pub(super) struct Cpu {
     pub(super) lr_soft: u64,
     /// Linked by the HW bit.
     pub(super) lr_hw: u64,
+    /// Active when flushed, and left out for want of a list register.
+    pub(super) lr_spilled: u64,
     /// Writes to ICPENDR and ICACTIVER that reached an interrupt in a list register.
     pub(super) cancel_pending: u64,
     pub(super) cancel_active: u64,
@@ -73,6 +75,7 @@ impl Default for Cpu {
             lr_active: 0,
             lr_soft: 0,
             lr_hw: 0,
+            lr_spilled: 0,
             cancel_pending: 0,
             cancel_active: 0,
             wait: Wait::default(),

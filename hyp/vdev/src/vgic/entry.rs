@@ -21,7 +21,7 @@ impl Vgic {
     pub fn sync(&mut self, vcpu: usize, lrs: &ListRegisters) -> Effects {
         let Some(cpu) = self.cpus.get_mut(vcpu) else { return Effects::default() };
         let resident = cpu.resident;
-        if resident == 0 && !cpu.is_recalled && lrs.eoi_count == 0 {
+        if resident == 0 && !cpu.is_recalled {
             return Effects::default();
         }
         let owned = cpu.active;
@@ -34,14 +34,14 @@ impl Vgic {
         let hw = (pending | active) & cpu.lr_hw;
         let latch = pending & cpu.lr_soft & !cpu.cancel_pending;
         // Those active outside the list registers that the guest has ended, one a count (IHI 0069 12.4.8, EOIcount).
-        let spilled = cpu.active & !resident;
+        let spilled = cpu.lr_spilled & cpu.active;
         cpu.active |= active & !cpu.cancel_active;
         cpu.bank.latch |= latch & PRIVATE;
         cpu.bank.hw_live |= hw & PRIVATE;
         self.spi.latch |= latch & SHARED;
         self.spi.hw_live |= hw & SHARED;
         cpu.resident = 0;
-        (cpu.lr_pending, cpu.lr_active, cpu.lr_soft, cpu.lr_hw) = (0, 0, 0, 0);
+        (cpu.lr_pending, cpu.lr_active, cpu.lr_soft, cpu.lr_hw, cpu.lr_spilled) = (0, 0, 0, 0, 0);
         (cpu.cancel_pending, cpu.cancel_active) = (0, 0);
         cpu.is_dirty = true;
         self.end_spilled(vcpu, spilled, lrs.eoi_count);
@@ -155,6 +155,7 @@ impl Vgic {
             cpu.lr_active = active;
             cpu.lr_soft = soft;
             cpu.lr_hw = hw;
+            cpu.lr_spilled = cpu.active;
             cpu.is_dirty = false;
         }
         self.spi_busy |= chosen & SHARED;
