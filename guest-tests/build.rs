@@ -13,13 +13,7 @@ fn main() {
     println!("cargo:rustc-link-arg-bins=-T{}", script.display());
     // Position independent: the programs relocate themselves (see src/boot/start.S). The code is PC-relative
     // already; `notext` lets the relocations of tables in .rodata stand.
-    for argument in [
-        "-pie",
-        "--no-dynamic-linker",
-        "-znotext",
-        "-znorelro",
-        "-zmax-page-size=4096",
-    ] {
+    for argument in ["-pie", "--no-dynamic-linker", "-znotext", "-znorelro", "-zmax-page-size=4096"] {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
 }

@@ -9,9 +9,9 @@ use crate::{console, psci};
 macro_rules! check {
     ($condition:expr, $text:literal $(, $argument:expr)* $(; $value:expr)*) => {
         if $condition {
-            $crate::println!(concat!("ok: ", $text) $(, $argument)*);
+            $crate::println!("ok: {}", format_args!($text $(, $argument)*));
         } else {
-            $crate::println!(concat!("FAIL: ", $text) $(, $argument)*);
+            $crate::println!("FAIL: {}", format_args!($text $(, $argument)*));
             $( $crate::println!("      {} = {:#x?}", stringify!($value), $value); )*
         }
     };

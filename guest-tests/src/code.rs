@@ -28,13 +28,7 @@ impl Encoding {
     /// `None` where a field is out of range.
     pub fn new(op0: u32, op1: u32, crn: u32, crm: u32, op2: u32) -> Option<Self> {
         let is_legal = (2..4).contains(&op0) && op1 < 8 && crn < 16 && crm < 16 && op2 < 8;
-        is_legal.then_some(Self {
-            op0,
-            op1,
-            crn,
-            crm,
-            op2,
-        })
+        is_legal.then_some(Self { op0, op1, crn, crm, op2 })
     }
 
     fn bits(self) -> u32 {
@@ -43,9 +37,7 @@ impl Encoding {
 
     /// Whether writing it could take this program's own footing away: translation, vectors, return state, masks.
     pub fn holds_program(self) -> bool {
-        let Self {
-            op0, op1, crn, crm, ..
-        } = self;
+        let Self { op0, op1, crn, crm, .. } = self;
         op0 == 3 && op1 == 0 && (matches!(crn, 1 | 2 | 4 | 5 | 6 | 10) || crn == 12 && crm == 0)
             || op0 == 3 && op1 == 3 && crn == 4
     }
@@ -75,9 +67,6 @@ pub fn read(register: Encoding) -> Result<u64, Fault> {
 
 /// Writes a system register that does not hold this program, or tells the exception that this gave.
 pub fn write(register: Encoding, value: u64) -> Result<(), Fault> {
-    assert!(
-        !register.holds_program(),
-        "{register:?} is not for tests to write"
-    );
+    assert!(!register.holds_program(), "{register:?} is not for tests to write");
     run(0xd500_0000 | register.bits(), value).map(|_| ())
 }

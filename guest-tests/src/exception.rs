@@ -66,10 +66,10 @@ pub fn expect_fault(body: impl FnOnce()) -> Option<Fault> {
     expectation.armed.store(true, Ordering::SeqCst);
     body();
     expectation.armed.store(false, Ordering::SeqCst);
-    expectation.taken.load(Ordering::SeqCst).then(|| Fault {
-        esr: expectation.esr.load(Ordering::SeqCst),
-        far: expectation.far.load(Ordering::SeqCst),
-    })
+    expectation
+        .taken
+        .load(Ordering::SeqCst)
+        .then(|| Fault { esr: expectation.esr.load(Ordering::SeqCst), far: expectation.far.load(Ordering::SeqCst) })
 }
 
 const CLASS_FETCH_ABORT: u64 = 0x21;
@@ -102,10 +102,6 @@ fn recover(frame: &mut Frame) -> bool {
         expectation.esr.store(frame.esr, Ordering::SeqCst);
         expectation.far.store(frame.far, Ordering::SeqCst);
     }
-    frame.elr = if frame.esr >> 26 == CLASS_FETCH_ABORT {
-        frame.x[30]
-    } else {
-        frame.elr.wrapping_add(4)
-    };
+    frame.elr = if frame.esr >> 26 == CLASS_FETCH_ABORT { frame.x[30] } else { frame.elr.wrapping_add(4) };
     true
 }

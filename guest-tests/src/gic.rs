@@ -56,18 +56,11 @@ pub fn redistributor_of(cpu: usize) -> u64 {
 
 /// The frame that holds the registers of `intid`, as seen from this CPU.
 pub fn frame(intid: u32) -> u64 {
-    if intid < 32 {
-        redistributor() + SGI_FRAME
-    } else {
-        GICD_BASE.as_u64()
-    }
+    if intid < 32 { redistributor() + SGI_FRAME } else { GICD_BASE.as_u64() }
 }
 
 fn word(intid: u32, bank: Bank) -> (u64, u32) {
-    (
-        frame(intid) + bank as u64 + u64::from(intid / 32) * 4,
-        1 << (intid % 32),
-    )
+    (frame(intid) + bank as u64 + u64::from(intid / 32) * 4, 1 << (intid % 32))
 }
 
 /// Writes a one for `intid` alone.
@@ -94,10 +87,7 @@ pub fn priority(intid: u32) -> u8 {
 
 /// Sends an SPI to `cpu`.
 pub fn route(intid: u32, cpu: usize) {
-    mem::write64(
-        GICD_BASE.as_u64() + GICD_IROUTER + u64::from(intid) * 8,
-        cpu as u64,
-    );
+    mem::write64(GICD_BASE.as_u64() + GICD_IROUTER + u64::from(intid) * 8, cpu as u64);
 }
 
 /// Makes an SPI edge-triggered, or level-sensitive.

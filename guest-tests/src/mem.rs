@@ -10,10 +10,7 @@ fn assert_foreign(address: u64, size_bytes: u64) {
     let end = address.saturating_add(size_bytes);
     let is_own = address < boot::image_end() && boot::image_start() < end;
     // The alias shows devices only, never RAM.
-    assert!(
-        !is_own || address >= mmu::BEYOND_IPA,
-        "access to the program itself: {address:#x}"
-    );
+    assert!(!is_own || address >= mmu::BEYOND_IPA, "access to the program itself: {address:#x}");
 }
 
 macro_rules! access {
@@ -39,14 +36,7 @@ macro_rules! access {
 }
 
 access!(read8, write8, u8, "ldrb {:w}, [{}]", "strb {:w}, [{}]", 1);
-access!(
-    read16,
-    write16,
-    u16,
-    "ldrh {:w}, [{}]",
-    "strh {:w}, [{}]",
-    2
-);
+access!(read16, write16, u16, "ldrh {:w}, [{}]", "strh {:w}, [{}]", 2);
 access!(read32, write32, u32, "ldr {:w}, [{}]", "str {:w}, [{}]", 4);
 access!(read64, write64, u64, "ldr {:x}, [{}]", "str {:x}, [{}]", 8);
 
@@ -56,9 +46,7 @@ pub fn read_pair(address: u64) -> (u64, u64) {
     assert_foreign(address, 16);
     let (first, second): (u64, u64);
     // SAFETY: one load from an address outside of every Rust object.
-    unsafe {
-        asm!("ldp {}, {}, [{}]", out(reg) first, out(reg) second, in(reg) address, options(nostack))
-    };
+    unsafe { asm!("ldp {}, {}, [{}]", out(reg) first, out(reg) second, in(reg) address, options(nostack)) };
     (first, second)
 }
 
@@ -67,9 +55,7 @@ pub fn read_pair(address: u64) -> (u64, u64) {
 pub fn write_pair(address: u64, first: u64, second: u64) {
     assert_foreign(address, 16);
     // SAFETY: one store to an address outside of every Rust object.
-    unsafe {
-        asm!("stp {}, {}, [{}]", in(reg) first, in(reg) second, in(reg) address, options(nostack))
-    };
+    unsafe { asm!("stp {}, {}, [{}]", in(reg) first, in(reg) second, in(reg) address, options(nostack)) };
 }
 
 /// Loads with write-back of the address register: no instruction syndrome either.
@@ -78,9 +64,7 @@ pub fn read32_post_indexed(address: u64) -> u32 {
     assert_foreign(address, 4);
     let value: u32;
     // SAFETY: one load from an address outside of every Rust object.
-    unsafe {
-        asm!("ldr {:w}, [{}], #4", out(reg) value, inout(reg) address => _, options(nostack))
-    };
+    unsafe { asm!("ldr {:w}, [{}], #4", out(reg) value, inout(reg) address => _, options(nostack)) };
     value
 }
 

@@ -21,9 +21,7 @@ static PARAMS: Once<Params> = Once::new();
 
 /// Reads the device tree at `address`; called once, at start. Its memory is free for use afterwards.
 pub(crate) fn read(address: u64) {
-    PARAMS.call_once(|| {
-        parse(address).unwrap_or_else(|| panic!("no usable device tree at {address:#x}"))
-    });
+    PARAMS.call_once(|| parse(address).unwrap_or_else(|| panic!("no usable device tree at {address:#x}")));
 }
 
 fn parse(address: u64) -> Option<Params> {
@@ -39,34 +37,17 @@ fn parse(address: u64) -> Option<Params> {
         return None;
     }
     // SAFETY: as above; the header tells the length of the tree.
-    let blob =
-        unsafe { slice::from_raw_parts(header.cast::<u8>(), u32::from_be(total_bytes) as usize) };
+    let blob = unsafe { slice::from_raw_parts(header.cast::<u8>(), u32::from_be(total_bytes) as usize) };
     let tree = Fdt::new_unaligned_fallible(blob).ok()?;
     let root = tree.root().ok()?;
 
-    let mut params = Params {
-        arguments: [0; ARGUMENTS_MAX],
-        arguments_len: 0,
-        ram_bytes: 0,
-        cpus: 0,
-    };
-    let arguments = root
-        .chosen()
-        .ok()
-        .and_then(|chosen| chosen.bootargs().ok().flatten())
-        .unwrap_or("");
+    let mut params = Params { arguments: [0; ARGUMENTS_MAX], arguments_len: 0, ram_bytes: 0, cpus: 0 };
+    let arguments = root.chosen().ok().and_then(|chosen| chosen.bootargs().ok().flatten()).unwrap_or("");
     for (slot, byte) in params.arguments.iter_mut().zip(arguments.bytes()) {
         *slot = byte;
         params.arguments_len += 1;
     }
-    let region = root
-        .memory()
-        .ok()?
-        .reg()
-        .ok()?
-        .iter::<u64, u64>()
-        .next()?
-        .ok()?;
+    let region = root.memory().ok()?.reg().ok()?.iter::<u64, u64>().next()?.ok()?;
     params.ram_bytes = region.len;
     for cpu in root.cpus().ok()?.iter().ok()? {
         cpu.ok()?;
@@ -87,9 +68,7 @@ pub fn arguments() -> &'static str {
 
 /// The value of `key=value` on the command line.
 pub fn argument(key: &str) -> Option<&'static str> {
-    arguments()
-        .split_ascii_whitespace()
-        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    arguments().split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// A number on the command line, decimal or `0x`; `default` where there is none.

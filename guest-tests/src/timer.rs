@@ -1,8 +1,6 @@
 //! The two EL1 timers, time, and waits that end.
 
-use crate::sysreg::{
-    CNTFRQ_EL0, CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0,
-};
+use crate::sysreg::{CNTFRQ_EL0, CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0};
 
 const ENABLE: u64 = 1;
 
