@@ -26,13 +26,7 @@ pub struct FaultBudget {
 impl FaultBudget {
     /// A budget of `limit` faults in each `window_us` microseconds. A limit of 0 reports nothing ever.
     pub const fn new(limit: u32, window_us: u64) -> Self {
-        Self {
-            limit,
-            window_us,
-            window_start_us: 0,
-            used: 0,
-            dropped: 0,
-        }
+        Self { limit, window_us, window_start_us: 0, used: 0, dropped: 0 }
     }
 
     /// Takes one fault at time `now_us` into account.

@@ -84,14 +84,7 @@ impl Cmdq {
     /// An empty queue of `2^log2` commands at `base`, aligned to its size.
     pub(crate) fn new(base: PhysAddr, log2: u8, is_coherent: bool, timeout_us: u64) -> Self {
         let counters = CommandCounters::default();
-        Self {
-            base,
-            log2,
-            prod: 0,
-            is_coherent,
-            timeout_us,
-            counters,
-        }
+        Self { base, log2, prod: 0, is_coherent, timeout_us, counters }
     }
 
     const fn entries(&self) -> u32 {
@@ -109,19 +102,14 @@ impl Cmdq {
     }
 
     fn slot(&self, index: u32) -> Option<PhysAddr> {
-        self.base
-            .checked_add(u64::from(index & (self.entries() - 1)) * COMMAND_BYTES)
+        self.base.checked_add(u64::from(index & (self.entries() - 1)) * COMMAND_BYTES)
     }
 
     /// Sends `commands` and one CMD_SYNC, then waits until the SMMU has completed them all.
     ///
     /// The batch is published by one write of PROD per queue-full of commands. `Ok` means that every effect of the
     /// commands is complete (4.7.3). After an error none may be relied upon; the queue stays usable.
-    pub(crate) fn submit<P: Platform>(
-        &mut self,
-        platform: &mut P,
-        commands: &[Command],
-    ) -> Result<(), Error> {
+    pub(crate) fn submit<P: Platform>(&mut self, platform: &mut P, commands: &[Command]) -> Result<(), Error> {
         // Every earlier command is done or given up before the queue is reused, so a batch starts in an empty queue.
         let per_batch = (self.entries() - 1) as usize;
         let mut rest = commands;
@@ -181,12 +169,7 @@ impl Cmdq {
     }
 
     /// Waits until CONS has reached PROD. `start` is the index of `batch[0]`.
-    fn wait<P: Platform>(
-        &mut self,
-        platform: &mut P,
-        start: u32,
-        batch: &[Command],
-    ) -> Result<(), Error> {
+    fn wait<P: Platform>(&mut self, platform: &mut P, start: u32, batch: &[Command]) -> Result<(), Error> {
         let began = platform.now_us();
         let mut refused = None;
         let mut errors = 0;
@@ -198,10 +181,7 @@ impl Cmdq {
                 return refused.map_or(Ok(()), Err);
             }
             if self.distance(read_index, self.prod) > self.entries() {
-                return Err(Error::QueueCorrupt {
-                    cons,
-                    prod: self.prod,
-                });
+                return Err(Error::QueueCorrupt { cons, prod: self.prod });
             }
             // ERR keeps its last value: it says something only while CMDQ_ERR is active (6.3.28).
             if CMDQ_CONS::ERR.read(cons) != 0 || is_late {
@@ -223,11 +203,7 @@ impl Cmdq {
             }
             if is_late {
                 self.counters.timeouts += 1;
-                return Err(Error::QueueStuck {
-                    cons,
-                    prod: self.prod,
-                    timeout_us: self.timeout_us,
-                });
+                return Err(Error::QueueStuck { cons, prod: self.prod, timeout_us: self.timeout_us });
             }
             platform.relax();
         }

@@ -84,27 +84,15 @@ impl Command {
     /// The two 64-bit words of the command, the lower first.
     pub const fn encode(self) -> [u64; 2] {
         match self {
-            Self::CfgiSte { stream, is_leaf } => {
-                [Self::OP_CFGI_STE | (stream.0 as u64) << 32, is_leaf as u64]
-            }
+            Self::CfgiSte { stream, is_leaf } => [Self::OP_CFGI_STE | (stream.0 as u64) << 32, is_leaf as u64],
             Self::CfgiAll => [Self::OP_CFGI_ALL, Self::RANGE_ALL],
             Self::TlbiEl2All => [Self::OP_TLBI_EL2_ALL, 0],
             Self::TlbiS12Vmall { vmid } => [Self::OP_TLBI_S12_VMALL | Self::vmid(vmid), 0],
-            Self::TlbiS2Ipa { vmid, ipa, is_leaf } => [
-                Self::OP_TLBI_S2_IPA | Self::vmid(vmid),
-                (ipa.as_u64() & Self::IPA_MASK) | is_leaf as u64,
-            ],
-            Self::TlbiS2IpaRange {
-                vmid,
-                ipa,
-                num,
-                scale,
-                is_leaf,
-            } => [
-                Self::OP_TLBI_S2_IPA
-                    | (num as u64 & 31) << 12
-                    | (scale as u64 & 31) << 20
-                    | Self::vmid(vmid),
+            Self::TlbiS2Ipa { vmid, ipa, is_leaf } => {
+                [Self::OP_TLBI_S2_IPA | Self::vmid(vmid), (ipa.as_u64() & Self::IPA_MASK) | is_leaf as u64]
+            }
+            Self::TlbiS2IpaRange { vmid, ipa, num, scale, is_leaf } => [
+                Self::OP_TLBI_S2_IPA | (num as u64 & 31) << 12 | (scale as u64 & 31) << 20 | Self::vmid(vmid),
                 (ipa.as_u64() & Self::IPA_MASK) | Self::TG_4K | is_leaf as u64,
             ],
             Self::TlbiNsnhAll => [Self::OP_TLBI_NSNH_ALL, 0],

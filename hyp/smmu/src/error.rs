@@ -70,9 +70,7 @@ pub enum Error {
         alignment: u64,
     },
     /// The allocator gave memory that the SMMU cannot take.
-    #[error(
-        "memory at {at} for the {what} is not aligned to {alignment:#x} or past {oas_bits} bits"
-    )]
+    #[error("memory at {at} for the {what} is not aligned to {alignment:#x} or past {oas_bits} bits")]
     BadMemory {
         /// What for.
         what: &'static str,

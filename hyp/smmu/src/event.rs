@@ -202,14 +202,7 @@ impl Reason {
 
     /// Whether word 1 holds the access and the class, and S2 says which stage (7.3.12 to 7.3.16).
     const fn is_translation_fault(self) -> bool {
-        matches!(
-            self,
-            Self::WalkAbort
-                | Self::Translation
-                | Self::AddressSize
-                | Self::AccessFlag
-                | Self::Permission
-        )
+        matches!(self, Self::WalkAbort | Self::Translation | Self::AddressSize | Self::AccessFlag | Self::Permission)
     }
 }
 
@@ -231,15 +224,7 @@ impl fmt::Display for Access {
             (false, true) => "write",
             (false, false) => "read",
         };
-        write!(
-            f,
-            "{}{what}",
-            if self.is_privileged {
-                "privileged "
-            } else {
-                ""
-            }
-        )
+        write!(f, "{}{what}", if self.is_privileged { "privileged " } else { "" })
     }
 }
 
@@ -290,19 +275,14 @@ impl Event {
         let reason = Reason::from_number(low_byte(EVENT0::NUMBER.read(word0)));
         let is_translation_fault = reason.is_translation_fault();
         let has_stage2 = EVENT1::S2.is_set(word1);
-        let has_fetch_addr = matches!(
-            reason,
-            Reason::SteFetch | Reason::CdFetch | Reason::VmsFetch | Reason::WalkAbort
-        );
+        let has_fetch_addr =
+            matches!(reason, Reason::SteFetch | Reason::CdFetch | Reason::VmsFetch | Reason::WalkAbort);
         Self {
             reason,
             stream: StreamId(low_word(EVENT0::STREAM.read(word0))),
-            substream: EVENT0::SSV
-                .is_set(word0)
-                .then(|| low_word(EVENT0::SUBSTREAM.read(word0))),
+            substream: EVENT0::SSV.is_set(word0).then(|| low_word(EVENT0::SUBSTREAM.read(word0))),
             iova: reason.has_address().then_some(Iova::new(word2)),
-            ipa: (is_translation_fault && has_stage2 && reason != Reason::WalkAbort)
-                .then_some(Ipa::new(word3 & IPA)),
+            ipa: (is_translation_fault && has_stage2 && reason != Reason::WalkAbort).then_some(Ipa::new(word3 & IPA)),
             access: is_translation_fault.then(|| Access {
                 is_write: !EVENT1::RNW.is_set(word1),
                 is_fetch: EVENT1::IND.is_set(word1),
@@ -337,9 +317,7 @@ impl fmt::Display for Event {
             write!(f, " at {iova}")?;
         }
         if let Some(ipa) = self.ipa
-            && self
-                .iova
-                .is_none_or(|iova| iova.as_u64() & !0xfff != ipa.as_u64())
+            && self.iova.is_none_or(|iova| iova.as_u64() & !0xfff != ipa.as_u64())
         {
             write!(f, " (ipa {ipa})")?;
         }

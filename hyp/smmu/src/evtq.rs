@@ -29,12 +29,7 @@ pub(crate) enum Next {
 impl Evtq {
     /// An empty queue of `2^log2` events at `base`, aligned to its size.
     pub(crate) fn new(base: PhysAddr, log2: u8, is_coherent: bool) -> Self {
-        Self {
-            base,
-            log2,
-            cons: 0,
-            is_coherent,
-        }
+        Self { base, log2, cons: 0, is_coherent }
     }
 
     const fn index_mask(&self) -> u32 {

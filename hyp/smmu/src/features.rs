@@ -146,13 +146,7 @@ impl Features {
     /// `needed_oas_bits` is the size in bits of the highest physical address that will be mapped: an SMMU that cannot
     /// put it out is refused (rule 11).
     pub fn from_idr(id: &IdRegisters, needed_oas_bits: u8) -> Result<Self, FeatureError> {
-        let IdRegisters {
-            idr0,
-            idr1,
-            idr3,
-            idr5,
-            aidr,
-        } = *id;
+        let IdRegisters { idr0, idr1, idr3, idr5, aidr } = *id;
         if AIDR::MAJOR.read(aidr) != 0 {
             return Err(FeatureError::NotV3 { aidr });
         }
@@ -187,23 +181,15 @@ impl Features {
             _ => return Err(FeatureError::UnknownOas { idr5 }),
         };
         if oas_bits < needed_oas_bits {
-            return Err(FeatureError::OasTooSmall {
-                oas_bits,
-                needed_bits: needed_oas_bits,
-            });
+            return Err(FeatureError::OasTooSmall { oas_bits, needed_bits: needed_oas_bits });
         }
         let cmdq_log2 = field(IDR1::CMDQS.read(idr1));
         let eventq_log2 = field(IDR1::EVENTQS.read(idr1));
-        for (queue, log2, needed_log2) in [
-            ("command", cmdq_log2, Self::CMDQ_MIN_LOG2),
-            ("event", eventq_log2, Self::EVENTQ_MIN_LOG2),
-        ] {
+        for (queue, log2, needed_log2) in
+            [("command", cmdq_log2, Self::CMDQ_MIN_LOG2), ("event", eventq_log2, Self::EVENTQ_MIN_LOG2)]
+        {
             if log2 < needed_log2 {
-                return Err(FeatureError::QueueTooSmall {
-                    queue,
-                    log2,
-                    needed_log2,
-                });
+                return Err(FeatureError::QueueTooSmall { queue, log2, needed_log2 });
             }
         }
         Ok(Self {
@@ -233,10 +219,7 @@ impl Features {
     /// The same SMMU treated as if its accesses were not coherent: runs the cache maintenance on any machine.
     #[must_use]
     pub fn forced_non_coherent(self) -> Self {
-        Self {
-            is_coherent: false,
-            ..self
-        }
+        Self { is_coherent: false, ..self }
     }
 
     /// Highest VMID that the SMMU tells apart.
@@ -260,17 +243,9 @@ impl fmt::Display for Features {
             if self.has_stage1 { "1+2" } else { "2" },
             self.oas_bits,
             self.sid_bits,
-            if self.has_two_level_table {
-                "2-level"
-            } else {
-                "linear"
-            },
+            if self.has_two_level_table { "2-level" } else { "linear" },
             if self.has_vmid16 { 16 } else { 8 },
-            if self.is_coherent {
-                "coherent"
-            } else {
-                "not coherent"
-            },
+            if self.is_coherent { "coherent" } else { "not coherent" },
         )?;
         for (is_there, name) in [
             (self.has_range_invalidation, "range invalidation"),

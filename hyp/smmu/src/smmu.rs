@@ -197,10 +197,7 @@ impl<P: Platform> Smmu<P> {
 
     /// What has been counted since take-over.
     pub fn counters(&self) -> Counters {
-        Counters {
-            commands: self.cmdq.counters,
-            ..self.counters
-        }
+        Counters { commands: self.cmdq.counters, ..self.counters }
     }
 
     /// Every stream that has an owner, in the order of attachment.
@@ -210,10 +207,7 @@ impl<P: Platform> Smmu<P> {
 
     /// What is known of `stream`; `None` when it has no owner (it is in abort then).
     pub fn find_stream(&self, stream: StreamId) -> Option<StreamInfo> {
-        self.streams
-            .iter()
-            .find(|known| known.id == stream)
-            .map(Stream::info)
+        self.streams.iter().find(|known| known.id == stream).map(Stream::info)
     }
 
     /// The platform, for a caller that shares it.

@@ -100,30 +100,17 @@ impl S2Config {
     /// Checks that an SMMU with `features` can walk this table.
     pub fn check(&self, features: &Features) -> Result<(), S2Error> {
         // IAS is at least OAS (3.4), and the DMA table's inputs are guest-physical.
-        let (min, max) = (
-            Self::MIN_IPA_BITS,
-            Self::MAX_IPA_BITS.min(features.oas_bits),
-        );
+        let (min, max) = (Self::MIN_IPA_BITS, Self::MAX_IPA_BITS.min(features.oas_bits));
         if !(min..=max).contains(&self.ipa_bits) {
-            return Err(S2Error::IpaBits {
-                ipa_bits: self.ipa_bits,
-                min,
-                max,
-            });
+            return Err(S2Error::IpaBits { ipa_bits: self.ipa_bits, min, max });
         }
         let oas_bits = features.oas_bits.min(48);
         let root = self.root.as_u64();
         if root == 0 || root & !S2TTB != 0 || root >> oas_bits != 0 {
-            return Err(S2Error::Root {
-                root: self.root,
-                oas_bits,
-            });
+            return Err(S2Error::Root { root: self.root, oas_bits });
         }
         if self.vmid.as_u16() > features.max_vmid() {
-            return Err(S2Error::Vmid {
-                vmid: self.vmid,
-                max: features.max_vmid(),
-            });
+            return Err(S2Error::Vmid { vmid: self.vmid, max: features.max_vmid() });
         }
         Ok(())
     }
@@ -161,11 +148,7 @@ impl Ste {
     /// - S2HA = S2HD = 0: the SMMU never writes the table.
     /// - S2PTW = 1: does nothing without stage 1 (5.2); under a guest's stage 1 it keeps table walks off devices.
     /// - MTCFG = 0, SHCFG = incoming: attributes are the device's, combined with those of the table.
-    pub fn stage2(
-        config: &S2Config,
-        features: &Features,
-        recording: Recording,
-    ) -> Result<Self, S2Error> {
+    pub fn stage2(config: &S2Config, features: &Features, recording: Recording) -> Result<Self, S2Error> {
         config.check(features)?;
         let mut words = [0; STE_WORDS];
         words[0] = (STE0::V::SET + STE0::CONFIG::Stage2).into();

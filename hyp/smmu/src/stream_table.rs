@@ -58,22 +58,11 @@ pub(crate) fn alloc<P: Platform>(
     // Aligned to the full size: the low bits of a base register are taken as zero, silently (6.3.24, 6.3.26).
     let alignment = size_bytes.max(PAGE_SIZE).next_power_of_two();
     let pages = size_bytes.div_ceil(PAGE_SIZE);
-    let at = platform.alloc(pages, alignment).ok_or(Error::NoMemory {
-        what,
-        pages,
-        alignment,
-    })?;
+    let at = platform.alloc(pages, alignment).ok_or(Error::NoMemory { what, pages, alignment })?;
     let oas_bits = features.oas_bits;
-    let is_reachable = at
-        .checked_add(pages * PAGE_SIZE - 1)
-        .is_some_and(|last| last.as_u64() >> oas_bits == 0);
+    let is_reachable = at.checked_add(pages * PAGE_SIZE - 1).is_some_and(|last| last.as_u64() >> oas_bits == 0);
     if !at.is_aligned(alignment) || !is_reachable {
-        return Err(Error::BadMemory {
-            what,
-            at,
-            alignment,
-            oas_bits,
-        });
+        return Err(Error::BadMemory { what, at, alignment, oas_bits });
     }
     if !features.is_coherent {
         platform.clean(at, pages * PAGE_SIZE);
@@ -83,32 +72,16 @@ pub(crate) fn alloc<P: Platform>(
 
 impl StreamTable {
     /// A table for the streams 0 to `last_stream`, all of them invalid.
-    pub(crate) fn new<P: Platform>(
-        platform: &mut P,
-        features: &Features,
-        last_stream: u32,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new<P: Platform>(platform: &mut P, features: &Features, last_stream: u32) -> Result<Self, Error> {
         let log2 = log2_of_count(last_stream);
         if log2 > features.sid_bits {
-            return Err(Error::StreamIdTooWide {
-                last: last_stream,
-                sid_bits: features.sid_bits,
-            });
+            return Err(Error::StreamIdTooWide { last: last_stream, sid_bits: features.sid_bits });
         }
         // A table no longer than one level-2 table gains nothing from a second level.
         let is_two_level = features.has_two_level_table && log2 > SPLIT;
-        let size_bytes = if is_two_level {
-            L1_BYTES << (log2 - SPLIT)
-        } else {
-            STE_BYTES << log2
-        };
+        let size_bytes = if is_two_level { L1_BYTES << (log2 - SPLIT) } else { STE_BYTES << log2 };
         let base = alloc(platform, features, "stream table", size_bytes)?;
-        Ok(Self {
-            base,
-            log2,
-            is_two_level,
-            level2: Vec::new(),
-        })
+        Ok(Self { base, log2, is_two_level, level2: Vec::new() })
     }
 
     /// Value of STRTAB_BASE, without the hint.
@@ -120,8 +93,7 @@ impl StreamTable {
     pub(crate) fn config_register(&self) -> u32 {
         let log2 = STRTAB_BASE_CFG::LOG2SIZE.val(self.log2.into());
         if self.is_two_level {
-            (log2 + STRTAB_BASE_CFG::FMT::TwoLevel + STRTAB_BASE_CFG::SPLIT.val(SPLIT.into()))
-                .into()
+            (log2 + STRTAB_BASE_CFG::FMT::TwoLevel + STRTAB_BASE_CFG::SPLIT.val(SPLIT.into())).into()
         } else {
             (log2 + STRTAB_BASE_CFG::FMT::Linear).into()
         }
@@ -138,10 +110,7 @@ impl StreamTable {
             return None;
         }
         let (table, index) = if self.is_two_level {
-            let table = self
-                .level2
-                .iter()
-                .find(|level2| level2.index == stream.0 >> SPLIT)?;
+            let table = self.level2.iter().find(|level2| level2.index == stream.0 >> SPLIT)?;
             (table.table, u64::from(stream.0) & ((1 << SPLIT) - 1))
         } else {
             (self.base, u64::from(stream.0))
@@ -161,33 +130,19 @@ impl StreamTable {
             return Err(Error::StreamOutOfRange { stream, last });
         }
         if let Some(entry) = self.find(stream) {
-            return Ok(Place {
-                entry,
-                new_descriptor: None,
-            });
+            return Ok(Place { entry, new_descriptor: None });
         }
-        let full = Error::Full {
-            what: "level-2 stream table",
-            capacity: MAX_LEVEL2_TABLES,
-        };
+        let full = Error::Full { what: "level-2 stream table", capacity: MAX_LEVEL2_TABLES };
         if self.level2.is_full() {
             return Err(full);
         }
         let table = alloc(platform, features, "level-2 stream table", L2_BYTES)?;
         let index = stream.0 >> SPLIT;
-        self.level2
-            .push(Level2 { index, table })
-            .map_err(|_| full)?;
+        self.level2.push(Level2 { index, table }).map_err(|_| full)?;
         let out_of_range = Error::StreamOutOfRange { stream, last };
-        let descriptor = self
-            .base
-            .checked_add(u64::from(index) * L1_BYTES)
-            .ok_or(out_of_range)?;
+        let descriptor = self.base.checked_add(u64::from(index) * L1_BYTES).ok_or(out_of_range)?;
         let entry = self.find(stream).ok_or(out_of_range)?;
-        Ok(Place {
-            entry,
-            new_descriptor: Some((descriptor, table.as_u64() | L1_SPAN)),
-        })
+        Ok(Place { entry, new_descriptor: Some((descriptor, table.as_u64() | L1_SPAN)) })
     }
 }
 

@@ -20,11 +20,7 @@ pub(crate) fn poll<P: Platform>(
             return Ok(last);
         }
         if is_late {
-            return Err(Error::Timeout {
-                register,
-                last,
-                timeout_us,
-            });
+            return Err(Error::Timeout { register, last, timeout_us });
         }
         platform.relax();
     }

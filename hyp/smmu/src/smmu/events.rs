@@ -15,11 +15,7 @@ impl<P: Platform> Smmu<P> {
     ///
     /// A stream that runs out of its budget is silenced, see [`Smmu::silence`]; what it records until then is counted
     /// as dropped. Call again while [`Polled::has_more`].
-    pub fn poll_events(
-        &mut self,
-        limit: u32,
-        mut report: impl FnMut(&Event, Option<&StreamInfo>),
-    ) -> Polled {
+    pub fn poll_events(&mut self, limit: u32, mut report: impl FnMut(&Event, Option<&StreamInfo>)) -> Polled {
         let mut polled = Polled::default();
         let now_us = self.platform.now_us();
         while polled.seen < limit {
@@ -27,10 +23,7 @@ impl<P: Platform> Smmu<P> {
                 break;
             };
             polled.seen += 1;
-            let known = self
-                .streams
-                .iter_mut()
-                .find(|known| known.id == event.stream);
+            let known = self.streams.iter_mut().find(|known| known.id == event.stream);
             let (verdict, info) = match known {
                 Some(known) => {
                     known.faults += 1;

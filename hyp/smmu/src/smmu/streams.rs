@@ -28,10 +28,7 @@ impl<P: Platform> Smmu<P> {
         if let Some(known) = self.streams.iter().find(|known| known.id == stream) {
             return Err(match known.state {
                 StreamState::Quarantined => Error::StreamQuarantined { stream },
-                _ => Error::StreamOwned {
-                    stream,
-                    owner: known.s2.vmid,
-                },
+                _ => Error::StreamOwned { stream, owner: known.s2.vmid },
             });
         }
         let last = self.table.last_stream();
@@ -41,22 +38,13 @@ impl<P: Platform> Smmu<P> {
         let ste = Ste::stage2(s2, &self.features, Recording::On)?;
         let mut peers = self.streams.iter().filter(|known| known.s2.vmid == s2.vmid);
         if let Some(other) = peers.clone().find(|known| known.s2 != *s2) {
-            return Err(Error::VmidConflict {
-                vmid: s2.vmid,
-                root: other.s2.root,
-            });
+            return Err(Error::VmidConflict { vmid: s2.vmid, root: other.s2.root });
         }
-        if let Some(bad) = peers
-            .clone()
-            .find(|known| known.state == StreamState::Quarantined)
-        {
+        if let Some(bad) = peers.clone().find(|known| known.state == StreamState::Quarantined) {
             return Err(Error::StreamQuarantined { stream: bad.id });
         }
         let is_first = peers.next().is_none();
-        let full = Error::Full {
-            what: "attached stream",
-            capacity: MAX_STREAMS,
-        };
+        let full = Error::Full { what: "attached stream", capacity: MAX_STREAMS };
         if self.streams.is_full() {
             return Err(full);
         }
@@ -66,27 +54,14 @@ impl<P: Platform> Smmu<P> {
         }
         let budget = self.config.budget();
         let state = StreamState::Quarantined;
-        self.streams
-            .push(Stream {
-                id: stream,
-                s2: *s2,
-                state,
-                faults: 0,
-                budget,
-            })
-            .map_err(|_| full)?;
+        self.streams.push(Stream { id: stream, s2: *s2, state, faults: 0, budget }).map_err(|_| full)?;
         match self.write_entry(stream, &ste) {
             Ok(()) => {
                 self.set_state(stream, StreamState::Attached);
                 self.counters.attaches += 1;
                 Ok(())
             }
-            Err(error)
-                if matches!(
-                    error,
-                    Error::NoMemory { .. } | Error::BadMemory { .. } | Error::Full { .. }
-                ) =>
-            {
+            Err(error) if matches!(error, Error::NoMemory { .. } | Error::BadMemory { .. } | Error::Full { .. }) => {
                 // Nothing was written.
                 self.streams.retain(|known| known.id != stream);
                 Err(error)
@@ -104,9 +79,7 @@ impl<P: Platform> Smmu<P> {
     /// an error the stream is quarantined, its VM's memory has to be kept, and the call can be made again.
     pub fn detach(&mut self, stream: StreamId) -> Result<Flushed, Error> {
         let vmid = self.owner(stream)?;
-        let taken = self
-            .write_entry(stream, &Ste::abort())
-            .and_then(|()| self.flush_vmid_now(vmid));
+        let taken = self.write_entry(stream, &Ste::abort()).and_then(|()| self.flush_vmid_now(vmid));
         match taken {
             Ok(flushed) => {
                 self.streams.retain(|known| known.id != stream);
@@ -169,8 +142,7 @@ impl<P: Platform> Smmu<P> {
     /// Makes the SMMU forget every translation of `vmid`. After an error nothing may be reused, and the streams of
     /// `vmid` are quarantined.
     pub fn flush_vmid(&mut self, vmid: Vmid) -> Result<Flushed, Error> {
-        self.flush_vmid_now(vmid)
-            .inspect_err(|_| self.quarantine_vmid(vmid))
+        self.flush_vmid_now(vmid).inspect_err(|_| self.quarantine_vmid(vmid))
     }
 
     /// Makes the SMMU forget the translations of `range` for `vmid`: by range commands where it has them, by page
@@ -192,18 +164,13 @@ impl<P: Platform> Smmu<P> {
     }
 
     fn flush_vmid_now(&mut self, vmid: Vmid) -> Result<Flushed, Error> {
-        self.cmdq
-            .submit(&mut self.platform, &[Command::TlbiS12Vmall { vmid }])?;
+        self.cmdq.submit(&mut self.platform, &[Command::TlbiS12Vmall { vmid }])?;
         self.counters.vmid_flushes += 1;
         Ok(Flushed { vmid })
     }
 
     /// The commands that flush `range`, or `None` when a whole VMID is the cheaper way.
-    fn range_commands(
-        &self,
-        vmid: Vmid,
-        range: AddrRange<Iova>,
-    ) -> Option<Vec<Command, RANGE_COMMANDS>> {
+    fn range_commands(&self, vmid: Vmid, range: AddrRange<Iova>) -> Option<Vec<Command, RANGE_COMMANDS>> {
         let range = range.align_outward(PAGE_SIZE)?;
         let mut page = range.start().as_u64() / PAGE_SIZE;
         let mut pages = range.size_bytes() / PAGE_SIZE;
@@ -216,25 +183,9 @@ impl<P: Platform> Smmu<P> {
                 let scale = u8::try_from(pages.trailing_zeros()).ok()?.min(31);
                 let count = (pages >> scale).min(32);
                 let num = u8::try_from(count - 1).ok()?;
-                (
-                    Command::TlbiS2IpaRange {
-                        vmid,
-                        ipa,
-                        num,
-                        scale,
-                        is_leaf: false,
-                    },
-                    count << scale,
-                )
+                (Command::TlbiS2IpaRange { vmid, ipa, num, scale, is_leaf: false }, count << scale)
             } else {
-                (
-                    Command::TlbiS2Ipa {
-                        vmid,
-                        ipa,
-                        is_leaf: false,
-                    },
-                    1,
-                )
+                (Command::TlbiS2Ipa { vmid, ipa, is_leaf: false }, 1)
             };
             commands.push(command).ok()?;
             page += done;
@@ -247,11 +198,7 @@ impl<P: Platform> Smmu<P> {
     /// succeeds (rule 5).
     fn quarantine_vmid(&mut self, vmid: Vmid) {
         for index in 0..self.streams.len() {
-            let Some(known) = self
-                .streams
-                .get_mut(index)
-                .filter(|known| known.s2.vmid == vmid)
-            else {
+            let Some(known) = self.streams.get_mut(index).filter(|known| known.s2.vmid == vmid) else {
                 continue;
             };
             known.state = StreamState::Quarantined;
@@ -260,12 +207,7 @@ impl<P: Platform> Smmu<P> {
         }
     }
 
-    fn rewrite(
-        &mut self,
-        stream: StreamId,
-        ste: &Ste,
-        state: StreamState,
-    ) -> Result<StreamState, Error> {
+    fn rewrite(&mut self, stream: StreamId, ste: &Ste, state: StreamState) -> Result<StreamState, Error> {
         match self.write_entry(stream, ste) {
             Ok(()) => {
                 self.set_state(stream, state);
@@ -281,16 +223,11 @@ impl<P: Platform> Smmu<P> {
 
     fn owner(&self, stream: StreamId) -> Result<Vmid, Error> {
         let known = self.streams.iter().find(|known| known.id == stream);
-        known
-            .map(|known| known.s2.vmid)
-            .ok_or(Error::NotAttached { stream })
+        known.map(|known| known.s2.vmid).ok_or(Error::NotAttached { stream })
     }
 
     fn state(&self, stream: StreamId) -> Option<StreamState> {
-        self.streams
-            .iter()
-            .find(|known| known.id == stream)
-            .map(|known| known.state)
+        self.streams.iter().find(|known| known.id == stream).map(|known| known.state)
     }
 
     fn set_state(&mut self, stream: StreamId, state: StreamState) {

@@ -36,12 +36,7 @@ impl<P: Platform> Smmu<P> {
     pub fn take_over(mut platform: P, id: SmmuId, config: Config) -> Result<Self, Error> {
         let taken = take_over(&mut platform, &config);
         match taken {
-            Ok(Parts {
-                features,
-                table,
-                cmdq,
-                evtq,
-            }) => Ok(Self {
+            Ok(Parts { features, table, cmdq, evtq }) => Ok(Self {
                 platform,
                 id,
                 config,
@@ -121,12 +116,7 @@ fn take_over<P: Platform>(platform: &mut P, config: &Config) -> Result<Parts, Er
     let table = StreamTable::new(platform, &features, config.last_stream)?;
     // The tables' zeroes are in memory before the SMMU may look.
     platform.barrier();
-    write_base(
-        platform,
-        "STRTAB_BASE",
-        offset::STRTAB_BASE,
-        table.base_register(),
-    )?;
+    write_base(platform, "STRTAB_BASE", offset::STRTAB_BASE, table.base_register())?;
     platform.write32(offset::STRTAB_BASE_CFG, table.config_register());
     let kept = platform.read32(offset::STRTAB_BASE_CFG);
     if kept != table.config_register() {
@@ -178,12 +168,7 @@ fn take_over<P: Platform>(platform: &mut P, config: &Config) -> Result<Parts, Er
     }
     cr0 += CR0::SMMUEN::SET;
     write_cr0(platform, cr0.into(), timeout_us)?;
-    Ok(Parts {
-        features,
-        table,
-        cmdq,
-        evtq,
-    })
+    Ok(Parts { features, table, cmdq, evtq })
 }
 
 /// Makes the SMMU abort what arrives while it is off (6.3.14).
@@ -200,9 +185,7 @@ fn set_global_abort<P: Platform>(platform: &mut P, timeout_us: u64) -> Result<()
 /// Writes CR0 and waits until it has taken effect (6.3.9).
 fn write_cr0<P: Platform>(platform: &mut P, value: u32, timeout_us: u64) -> Result<(), Error> {
     platform.write32(offset::CR0, value);
-    poll(platform, "CR0ACK", offset::CR0ACK, timeout_us, |ack| {
-        ack & CR0_MASK == value
-    })?;
+    poll(platform, "CR0ACK", offset::CR0ACK, timeout_us, |ack| ack & CR0_MASK == value)?;
     Ok(())
 }
 
@@ -210,34 +193,15 @@ fn write_cr0<P: Platform>(platform: &mut P, value: u32, timeout_us: u64) -> Resu
 fn write_irq_ctrl<P: Platform>(platform: &mut P, value: u32, timeout_us: u64) -> Result<(), Error> {
     platform.write32(offset::IRQ_CTRL, value);
     let is_done = |ack| ack & IRQ_CTRL_MASK == value;
-    poll(
-        platform,
-        "IRQ_CTRLACK",
-        offset::IRQ_CTRLACK,
-        timeout_us,
-        is_done,
-    )?;
+    poll(platform, "IRQ_CTRLACK", offset::IRQ_CTRLACK, timeout_us, is_done)?;
     Ok(())
 }
 
 /// Writes a 64-bit base register and reads it back: an address that does not fit is cut off silently (rule 11).
-fn write_base<P: Platform>(
-    platform: &mut P,
-    register: &'static str,
-    at: u32,
-    value: u64,
-) -> Result<(), Error> {
+fn write_base<P: Platform>(platform: &mut P, register: &'static str, at: u32, value: u64) -> Result<(), Error> {
     platform.write64(at, value | BASE_ALLOCATE);
     let read = platform.read64(at) & !BASE_ALLOCATE;
-    if read == value {
-        Ok(())
-    } else {
-        Err(Error::NotKept {
-            register,
-            written: value,
-            read,
-        })
-    }
+    if read == value { Ok(()) } else { Err(Error::NotKept { register, written: value, read }) }
 }
 
 /// CR1: how the SMMU reads its tables and queues (6.3.11).

@@ -17,9 +17,7 @@ impl<P: Platform> Smmu<P> {
     /// then valid by one store of word 0, forgotten again (it may have cached that the entry is invalid). No moment
     /// shows a mixture. An error leaves the entry invalid or new in memory, and what the SMMU has cached unknown.
     pub(super) fn write_entry(&mut self, stream: StreamId, ste: &Ste) -> Result<(), Error> {
-        let place = self
-            .table
-            .find_or_add(&mut self.platform, &self.features, stream)?;
+        let place = self.table.find_or_add(&mut self.platform, &self.features, stream)?;
         if let Some((descriptor, value)) = place.new_descriptor {
             // The level-2 table's zeroes are in memory before it can be found.
             self.platform.barrier();
@@ -62,7 +60,6 @@ impl<P: Platform> Smmu<P> {
     }
 
     fn forget(&mut self, stream: StreamId, is_leaf: bool) -> Result<(), Error> {
-        self.cmdq
-            .submit(&mut self.platform, &[Command::CfgiSte { stream, is_leaf }])
+        self.cmdq.submit(&mut self.platform, &[Command::CfgiSte { stream, is_leaf }])
     }
 }
