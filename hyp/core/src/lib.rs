@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod esr;
 pub mod ids;
 pub mod image;
+pub mod ledger;
 pub mod machine;
 pub mod name;
 pub mod pci;
