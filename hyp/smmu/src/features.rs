@@ -129,8 +129,6 @@ pub struct Features {
     pub eventq_log2: u8,
     /// Output address size in bits.
     pub oas_bits: u8,
-    /// IDR5.OAS, the code that STE.S2PS takes.
-    pub(crate) oas_code: u8,
     /// Minor version of the architecture, 0 for SMMUv3.0.
     pub minor_version: u8,
 }
@@ -169,8 +167,7 @@ impl Features {
         if IDR0::STALL_MODEL.read(idr0) == 2 {
             return Err(FeatureError::ForcedStall { idr0 });
         }
-        let oas_code = field(IDR5::OAS.read(idr5));
-        let oas_bits = match oas_code {
+        let oas_bits = match IDR5::OAS.read(idr5) {
             0 => 32,
             1 => 36,
             2 => 40,
@@ -211,7 +208,6 @@ impl Features {
             cmdq_log2,
             eventq_log2,
             oas_bits,
-            oas_code,
             minor_version: field(AIDR::MINOR.read(aidr)),
         })
     }

@@ -33,4 +33,3 @@ pub use features::{FeatureError, Features};
 pub use gerror::GerrorReport;
 pub use platform::Platform;
 pub use smmu::{Config, Counters, Flushed, Polled, Smmu, StreamInfo, StreamState, panic_abort};
-pub use ste::S2Config;

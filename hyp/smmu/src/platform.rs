@@ -25,8 +25,9 @@ pub trait Platform {
     /// Invalidates the cache lines of `bytes` bytes at `at`, so that the next read sees what the SMMU wrote; complete
     /// when it returns. Only called when the SMMU's accesses are not coherent.
     fn invalidate(&mut self, at: PhysAddr, bytes: u64);
-    /// Orders every memory write and clean before it ahead of every later register or memory access, as the SMMU
-    /// sees them: DSB ST, outer shareable (IHI 0070 3.21.3; DDI 0487 B2.3.12).
+    /// Orders every register and memory access and every clean before it ahead of every later one, as the SMMU sees
+    /// them: DSB OSH. Stores alone would not do: an event is read after the register that says that it is there (IHI
+    /// 0070 3.21.2; DDI 0487 B2.3.12).
     fn barrier(&mut self);
 
     /// Allocates `pages` pages of 4 KiB, zeroed, aligned to `alignment` bytes (a power of two). `None` when there is

@@ -5,7 +5,10 @@ mod streams;
 mod take_over;
 mod writer;
 
-use bulkhead_core::ids::{SmmuId, StreamId, Vmid};
+use bulkhead_core::{
+    ids::{SmmuId, StreamId, Vmid},
+    stage2::S2Config,
+};
 use heapless::Vec;
 
 pub use self::take_over::panic_abort;
@@ -16,7 +19,6 @@ use crate::{
     evtq::Evtq,
     features::Features,
     platform::Platform,
-    ste::S2Config,
     stream_table::StreamTable,
 };
 

@@ -1,6 +1,10 @@
 //! Stream table entries: two kinds can be built, abort and stage 2. Bypass cannot be said.
 
-use bulkhead_core::{addr::PhysAddr, ids::Vmid};
+use bulkhead_core::{
+    addr::PhysAddr,
+    ids::Vmid,
+    stage2::{IPA_BITS_MAX, IPA_BITS_MIN, OUTPUT_BITS_MAX, S2Config},
+};
 use tock_registers::register_bitfields;
 
 use crate::features::Features;
@@ -78,41 +82,34 @@ pub enum S2Error {
     },
 }
 
-/// A VM's DMA table: what the SMMU translates its streams with.
-///
-/// VMSAv8-64 stage-2 descriptors, 4 KiB granule, one root table at level 1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct S2Config {
-    /// Tag of the TLB entries.
-    pub vmid: Vmid,
-    /// Address of the root table.
-    pub root: PhysAddr,
-    /// Size of the input addresses in bits, 31 to 39.
-    pub ipa_bits: u8,
+/// Checks that an SMMU with `features` can walk `config`'s table: one root table at level 1, 4 KiB granule.
+pub fn check(config: &S2Config, features: &Features) -> Result<(), S2Error> {
+    // IAS is at least OAS (3.4), and what devices put out is guest-physical.
+    let (min, max) = (IPA_BITS_MIN, IPA_BITS_MAX.min(features.oas_bits));
+    if !(min..=max).contains(&config.ipa_bits) {
+        return Err(S2Error::IpaBits { ipa_bits: config.ipa_bits, min, max });
+    }
+    let oas_bits = features.oas_bits.min(OUTPUT_BITS_MAX);
+    let root = config.root.as_u64();
+    if root == 0 || root & !S2TTB != 0 || root >> oas_bits != 0 {
+        return Err(S2Error::Root { root: config.root, oas_bits });
+    }
+    if config.vmid.as_u16() > features.max_vmid() {
+        return Err(S2Error::Vmid { vmid: config.vmid, max: features.max_vmid() });
+    }
+    Ok(())
 }
 
-impl S2Config {
-    /// Fewest input address bits with a root table at level 1 (DDI 0487 D8.2.7, 4 KiB granule).
-    pub const MIN_IPA_BITS: u8 = 31;
-    /// Most input address bits with one, not concatenated, root table at level 1.
-    pub const MAX_IPA_BITS: u8 = 39;
-
-    /// Checks that an SMMU with `features` can walk this table.
-    pub fn check(&self, features: &Features) -> Result<(), S2Error> {
-        // IAS is at least OAS (3.4), and the DMA table's inputs are guest-physical.
-        let (min, max) = (Self::MIN_IPA_BITS, Self::MAX_IPA_BITS.min(features.oas_bits));
-        if !(min..=max).contains(&self.ipa_bits) {
-            return Err(S2Error::IpaBits { ipa_bits: self.ipa_bits, min, max });
-        }
-        let oas_bits = features.oas_bits.min(48);
-        let root = self.root.as_u64();
-        if root == 0 || root & !S2TTB != 0 || root >> oas_bits != 0 {
-            return Err(S2Error::Root { root: self.root, oas_bits });
-        }
-        if self.vmid.as_u16() > features.max_vmid() {
-            return Err(S2Error::Vmid { vmid: self.vmid, max: features.max_vmid() });
-        }
-        Ok(())
+/// STE.S2PS: the largest encoded size that neither the table nor the SMMU exceeds (5.2; 52 bits would need a larger
+/// granule or S2DS). What the table holds beyond it is an address size fault, never memory.
+fn output_size(config: &S2Config, features: &Features) -> u64 {
+    match config.output_bits.min(features.oas_bits) {
+        0..36 => 0,
+        36..40 => 1,
+        40..42 => 2,
+        42..44 => 3,
+        44..48 => 4,
+        _ => 5,
     }
 }
 
@@ -149,7 +146,7 @@ impl Ste {
     /// - S2PTW = 1: does nothing without stage 1 (5.2); under a guest's stage 1 it keeps table walks off devices.
     /// - MTCFG = 0, SHCFG = incoming: attributes are the device's, combined with those of the table.
     pub fn stage2(config: &S2Config, features: &Features, recording: Recording) -> Result<Self, S2Error> {
-        config.check(features)?;
+        check(config, features)?;
         let mut words = [0; STE_WORDS];
         words[0] = (STE0::V::SET + STE0::CONFIG::Stage2).into();
         words[1] = STE1::MEV::SET.into();
@@ -167,8 +164,7 @@ impl Ste {
             + STE2::S2SL0::Level1
             + walks
             + STE2::S2TG::Granule4K
-            // 52 bits would need a larger granule or S2DS.
-            + STE2::S2PS.val(u64::from(features.oas_code.min(5)))
+            + STE2::S2PS.val(output_size(config, features))
             + STE2::S2AA64::SET
             + STE2::S2PTW::SET
             + STE2::S2R.val(u64::from(recording == Recording::On));

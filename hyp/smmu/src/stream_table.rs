@@ -30,6 +30,8 @@ const L1_SPAN: u64 = SPLIT as u64 + 1;
 struct Level2 {
     index: u32,
     table: PhysAddr,
+    /// The SMMU is known to have read its descriptor, or to read it next.
+    is_found: bool,
 }
 
 /// The stream table of one SMMU. What it holds in memory is written, never read back.
@@ -129,8 +131,9 @@ impl StreamTable {
         if stream.0 > last {
             return Err(Error::StreamOutOfRange { stream, last });
         }
+        let out_of_range = Error::StreamOutOfRange { stream, last };
         if let Some(entry) = self.find(stream) {
-            return Ok(Place { entry, new_descriptor: None });
+            return Ok(Place { entry, new_descriptor: self.unfound_descriptor(stream) });
         }
         let full = Error::Full { what: "level-2 stream table", capacity: MAX_LEVEL2_TABLES };
         if self.level2.is_full() {
@@ -138,11 +141,28 @@ impl StreamTable {
         }
         let table = alloc(platform, features, "level-2 stream table", L2_BYTES)?;
         let index = stream.0 >> SPLIT;
-        self.level2.push(Level2 { index, table }).map_err(|_| full)?;
-        let out_of_range = Error::StreamOutOfRange { stream, last };
-        let descriptor = self.base.checked_add(u64::from(index) * L1_BYTES).ok_or(out_of_range)?;
+        self.level2.push(Level2 { index, table, is_found: false }).map_err(|_| full)?;
         let entry = self.find(stream).ok_or(out_of_range)?;
-        Ok(Place { entry, new_descriptor: Some((descriptor, table.as_u64() | L1_SPAN)) })
+        Ok(Place { entry, new_descriptor: self.unfound_descriptor(stream) })
+    }
+
+    /// The SMMU has forgotten the level-1 descriptor of `stream` after it was written.
+    pub(crate) fn set_found(&mut self, stream: StreamId) {
+        let index = stream.0 >> SPLIT;
+        if let Some(level2) = self.level2.iter_mut().find(|level2| level2.index == index) {
+            level2.is_found = true;
+        }
+    }
+
+    /// Address and value of the level-1 descriptor of `stream`, unless the SMMU is known to have it.
+    fn unfound_descriptor(&self, stream: StreamId) -> Option<(PhysAddr, u64)> {
+        if !self.is_two_level {
+            return None;
+        }
+        let index = stream.0 >> SPLIT;
+        let level2 = self.level2.iter().find(|level2| level2.index == index && !level2.is_found)?;
+        let descriptor = self.base.checked_add(u64::from(index) * L1_BYTES)?;
+        Some((descriptor, level2.table.as_u64() | L1_SPAN))
     }
 }
 

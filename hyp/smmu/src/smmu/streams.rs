@@ -3,6 +3,7 @@
 use bulkhead_core::{
     addr::{AddrRange, Iova, Ipa, PAGE_SIZE},
     ids::{StreamId, Vmid},
+    stage2::S2Config,
 };
 use heapless::Vec;
 
@@ -11,7 +12,7 @@ use crate::{
     command::Command,
     error::Error,
     platform::Platform,
-    ste::{Recording, S2Config, Ste},
+    ste::{Recording, Ste},
 };
 
 /// Commands in one flush of a range; a range that needs more is flushed as a whole VMID.

@@ -22,6 +22,8 @@ use crate::{
 const CMDQ_LOG2: u8 = 8;
 /// Base-2 logarithm of the events in the event queue: two pages.
 const EVENTQ_LOG2: u8 = 8;
+/// Bound of each wait of a panicking hypervisor.
+const PANIC_TIMEOUT_US: u64 = 10_000;
 /// Bits of CR0 and CR0ACK that the driver knows.
 const CR0_MASK: u32 = 0x1f;
 /// Bits of IRQ_CTRL and IRQ_CTRLACK.
@@ -50,7 +52,7 @@ impl<P: Platform> Smmu<P> {
             }),
             Err(error) => {
                 // The first error is the one to tell; that the SMMU does not obey either adds nothing to it.
-                let _ = panic_abort(&mut platform, config.timeout_us);
+                let _ = panic_abort(&mut platform);
                 Err(error)
             }
         }
@@ -61,9 +63,13 @@ impl<P: Platform> Smmu<P> {
 ///
 /// Safe to call in any state and at any time, as often as wanted. First GBPA.ABORT, then SMMUEN off: if the first does
 /// not take effect, the SMMU is left as it is, since its stream table holds nothing that bypasses. Takes at most
-/// three times `timeout_us`.
-pub fn panic_abort<P: Platform>(platform: &mut P, timeout_us: u64) -> Result<(), Error> {
+/// 40 ms.
+pub fn panic_abort<P: Platform>(platform: &mut P) -> Result<(), Error> {
+    let timeout_us = PANIC_TIMEOUT_US;
     set_global_abort(platform, timeout_us)?;
+    // A write of CR0 that has not taken effect yet must not be overtaken by another (6.3.9).
+    let pending = platform.read32(offset::CR0) & CR0_MASK;
+    poll(platform, "CR0ACK", offset::CR0ACK, timeout_us, |ack| ack & CR0_MASK == pending)?;
     write_cr0(platform, 0, timeout_us)
 }
 

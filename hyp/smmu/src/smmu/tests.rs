@@ -5,6 +5,7 @@ use std::{vec, vec::Vec};
 use bulkhead_core::{
     addr::{AddrRange, Iova, Ipa, PhysAddr},
     ids::{SmmuId, StreamId, Vmid},
+    stage2::S2Config,
 };
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
@@ -15,7 +16,6 @@ use crate::{
     features::{FeatureError, IdRegisters},
     model::{Caching, DmaAccess, Failure, Model, ModelConfig, Outcome, TestTable, Visibility},
     platform::Platform,
-    ste::S2Config,
 };
 
 /// Opcodes, as IHI 0070 chapter 4 has them.
@@ -72,7 +72,7 @@ fn vm(model: &Model, vmid: u16) -> Vm {
     let mut table = TestTable::new(model);
     table.map_page(IPA, frame, true);
     let vmid = Vmid::new(vmid).expect("a vmid");
-    Vm { s2: S2Config { vmid, root: table.root(), ipa_bits: 39 }, frame, table }
+    Vm { s2: S2Config { vmid, root: table.root(), ipa_bits: 39, output_bits: 40 }, frame, table }
 }
 
 fn reason(outcome: Outcome) -> Option<Reason> {
@@ -561,15 +561,15 @@ fn a_panic_leaves_every_stream_in_abort_at_any_time() {
         model.grant(nic, vm.frame, 4096);
         smmu.attach(nic, &vm.s2).expect("attach");
         model.attack_with(nic, IOVA);
-        panic_abort(smmu.platform(), 1000).expect("abort");
+        panic_abort(smmu.platform()).expect("abort");
         assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Aborted);
-        panic_abort(smmu.platform(), 1000).expect("twice");
+        panic_abort(smmu.platform()).expect("twice");
         model.assert_clean();
     }
     let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
     let mut smmu = take_over(&model);
     model.fail(Failure::StuckCr0);
-    assert!(matches!(panic_abort(smmu.platform(), 1000), Err(Error::Timeout { register: "CR0ACK", .. })));
+    assert!(matches!(panic_abort(smmu.platform()), Err(Error::Timeout { register: "CR0ACK", .. })));
 }
 
 #[test]

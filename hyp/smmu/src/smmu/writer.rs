@@ -23,6 +23,7 @@ impl<P: Platform> Smmu<P> {
             self.platform.barrier();
             self.store(descriptor, value);
             self.forget(stream, false)?;
+            self.table.set_found(stream);
         }
         let [word0, body @ ..] = *ste.words();
         self.store(place.entry, Ste::INVALID_WORD);
