@@ -1,0 +1,196 @@
+//! A VM's life: boot, stop, reset, each on the VM's own CPUs, so that a neighbour does not notice.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use aarch64_cpu::registers::{HCR_EL2, VTTBR_EL2, Writeable};
+use bulkhead_core::addr::{AddrRange, Ipa};
+use log::{error, info, warn};
+
+use crate::{
+    boot, el1, faults, firmware, gic, guest_memory, idle, percpu::{PerCpu, Task}, start, stats, sysreg, time, virtual_gic,
+    vm::{self, Request, State, Vm},
+};
+
+/// Starts a stopped VM.
+///
+/// # Errors
+/// It is not stopped; the state it is in.
+pub fn start(vm: &'static Vm) -> Result<(), State> {
+    if !vm.change_state(State::Stopped, State::Starting) {
+        return Err(vm.state());
+    }
+    vm.take_request();
+    if let Some(first) = vm.cpus().next() {
+        first.post(Task::BootVm);
+    }
+    Ok(())
+}
+
+/// Boots the VM whose first vCPU is at home on this CPU: scrub, load, devices, then the guest. Returns only on failure.
+pub fn boot_here(cpu: &'static PerCpu) {
+    let Some(&(vm, vcpu)) = cpu.vcpu.get() else { return };
+    let begin = time::ticks();
+    guest_memory::scrub(vm.ram_phys);
+    for load in vm.image.loads() {
+        let Some(target) = vm.translate(Ipa::new(load.ipa)) else { continue };
+        guest_memory::copy(start::bundle().blob(load), target);
+    }
+    if let Err(problem) = vm.bridge.lock().attach(vm) {
+        error!("vm {} cannot start: {problem}", vm.name());
+        vm.bridge.lock().detach(vm);
+        vm.change_state(State::Starting, State::Stopped);
+        after_stop();
+        return;
+    }
+    reset_devices(vm);
+    vm.boots.fetch_add(1, Relaxed);
+    vm.counter_offset.store(time::ticks(), Relaxed);
+    let ms = time::to_us(time::ticks() - begin) / 1000;
+    info!("vm {}: {} of RAM at {}, loaded in {ms} ms", vm.name(), crate::text::Bytes(vm.ram_phys.size_bytes()), vm.ram_phys.start());
+    vm.enter(vcpu);
+    vm.change_state(State::Starting, State::Running);
+    let context = vm.image.dtb().map_or(0, |dtb| dtb.as_u64());
+    enter(cpu, vm, vcpu, vm.image.entry().as_u64(), context)
+}
+
+/// Starts this CPU's vCPU, which PSCI CPU_ON has promised.
+pub fn start_here(cpu: &'static PerCpu, entry: u64, context: u64) {
+    let Some(&(vm, vcpu)) = cpu.vcpu.get() else { return };
+    vm.psci.lock().started(vcpu);
+    enter(cpu, vm, vcpu, entry, context)
+}
+
+fn enter(cpu: &'static PerCpu, vm: &'static Vm, vcpu: usize, entry: u64, context: u64) -> ! {
+    if vm.request() != Request::None {
+        leave(cpu, vm, vcpu);
+    }
+    el1::start_vcpu(&vm.cpu_config, vcpu, vm.counter_offset.load(Relaxed), entry);
+    // What became pending for it while it was off.
+    virtual_gic::with(cpu, vm, vcpu, |_| ((), bulkhead_vdev::vgic::Effects::default()));
+    cpu.exits.set_started(time::ticks());
+    el1::enter(cpu, context)
+}
+
+/// Takes this CPU out of its guest. The last one takes devices and memory back, if the VM was asked to stop.
+pub fn leave(cpu: &'static PerCpu, vm: &'static Vm, vcpu: usize) -> ! {
+    // The timers are silent, and what of them is active is not any more.
+    sysreg::write!("cntv_ctl_el0", 0);
+    sysreg::write!("cntp_ctl_el0", 0);
+    sysreg::isb();
+    let was_last = vm.leave(vcpu);
+    if was_last && vm.request() != Request::None {
+        tear_down(vm);
+    }
+    // EL1's stage 2 stays off until the next start: nothing of the VM can be walked from here.
+    HCR_EL2.set(1 << 31);
+    VTTBR_EL2.set(0);
+    sysreg::isb();
+    let _ = cpu;
+    idle::sleep()
+}
+
+/// The same, asked from outside when no vCPU runs.
+pub fn tear_down_here(cpu: &'static PerCpu) {
+    if let Some(&(vm, _)) = cpu.vcpu.get()
+        && vm.is_empty()
+        && vm.request() != Request::None
+    {
+        tear_down(vm);
+    }
+}
+
+/// Rule 4: registers revoked, bus-master off, streams in abort, flushed, then the function reset; memory stays the VM's own.
+fn tear_down(vm: &'static Vm) {
+    if !vm.change_state(State::Running, State::Stopping) {
+        return;
+    }
+    // This CPU names the VM while its translations are dropped.
+    VTTBR_EL2.set(vm.cpu_config.vttbr_el2());
+    sysreg::isb();
+    let is_flushed = vm.bridge.lock().detach(vm);
+    for device in vm.devices() {
+        faults::drain(device.stream.smmu);
+        if let Some(interrupt) = device.interrupt {
+            gic::disable_shared(interrupt);
+        }
+    }
+    sysreg::dsb_ishst();
+    sysreg::instruction!("tlbi vmalls12e1is");
+    sysreg::dsb_ish();
+    sysreg::isb();
+    let effects = vm.vgic.lock().reset();
+    for vcpu in 0..vm.vcpu_count() {
+        for deactivation in vm.vgic.lock().reset_deactivations(&effects, vcpu) {
+            let interrupt = bulkhead_core::ids::IntId(u32::from(deactivation.physical));
+            match vm.cpu_of(vcpu).and_then(crate::percpu::of) {
+                Some(home) if !interrupt.is_spi() => {
+                    home.ask_deactivation(interrupt);
+                    home.kick();
+                }
+                _ => gic::deactivate(interrupt),
+            }
+        }
+    }
+    report_exits(vm);
+    if !is_flushed {
+        error!("vm {}: a flush timed out: it is quarantined, its memory is not used again", vm.name());
+        vm.change_state(State::Stopping, State::Quarantined);
+        after_stop();
+        return;
+    }
+    let request = vm.take_request();
+    vm.change_state(State::Stopping, State::Stopped);
+    if request == Request::Reset {
+        info!("vm {} boots again", vm.name());
+        if start(vm).is_err() {
+            warn!("vm {} was started by somebody else meanwhile", vm.name());
+        }
+    } else {
+        info!("vm {} stopped", vm.name());
+        after_stop();
+    }
+}
+
+/// Everything that a reset machine would find in its reset state.
+fn reset_devices(vm: &Vm) {
+    let _ = vm.vgic.lock().reset();
+    vm.psci.lock().reset();
+    let mut serial = vm.serial.lock();
+    serial.uart.reset();
+    drop(serial);
+    for device in vm.devices() {
+        let Some(home) = vm.cpus().next() else { return };
+        if let Some(interrupt) = device.interrupt
+            && let Err(problem) = gic::enable_shared(interrupt, false, home.mpidr)
+        {
+            warn!("vm {}: device {}: {problem}", vm.name(), device.function);
+        }
+    }
+}
+
+/// One line with the exits of all vCPUs, for people and for the benchmark.
+fn report_exits(vm: &Vm) {
+    let of = |reason: usize| vm.cpus().map(|cpu| cpu.exits.of(reason)).sum::<u64>();
+    let total: u64 = vm.cpus().map(|cpu| cpu.exits.total()).sum();
+    let mut line = heapless::String::<160>::new();
+    for (reason, name) in stats::NAMES.iter().enumerate() {
+        let _ = core::fmt::write(&mut line, format_args!(" {name}={}", of(reason)));
+    }
+    info!("exits {} total={total}{line}", vm.name());
+}
+
+/// Powers the machine off when nothing runs any more and the manifest wants it.
+pub fn after_stop() {
+    let is_over = vm::all().all(|vm| matches!(vm.state(), State::Stopped | State::Quarantined) && vm.request() == Request::None);
+    if is_over && start::bundle().is_poweroff_when_all_stopped() {
+        info!("all VMs have stopped: power off");
+        firmware::system_off();
+        warn!("the firmware did not power the machine off");
+    }
+    let _ = boot::machine();
+}
+
+/// Whether a range of guest addresses is RAM that may hold code.
+pub fn is_ram(vm: &Vm, ipa: u64) -> bool {
+    AddrRange::new(Ipa::new(ipa), 4).is_some_and(|word| vm.ram.contains_range(word))
+}

@@ -1,0 +1,85 @@
+//! What the shell's questions answer.
+
+use core::{fmt::Write, sync::atomic::Ordering::Relaxed};
+
+use bulkhead_core::ids::SmmuId;
+use heapless::String;
+
+use super::say;
+use crate::{boot, frames, memory, smmu, stats, text::Bytes, time, vm, vm::State};
+
+/// `vm`: one line a VM, one a vCPU.
+pub fn vms() {
+    for vm in vm::all() {
+        say!("{:<16} {:<11} boots {}, {} vCPUs", vm.name(), vm.state(), vm.boots.load(Relaxed), vm.vcpu_count());
+        for (vcpu, cpu) in vm.cpus().enumerate() {
+            let mut reasons = String::<128>::new();
+            for (reason, name) in stats::NAMES.iter().enumerate() {
+                let _ = write!(reasons, " {name} {}", cpu.exits.of(reason));
+            }
+            let is_running = vm.is_inside(vcpu) && vm.state() == State::Running;
+            let up_us = if is_running { time::to_us(time::ticks().wrapping_sub(cpu.exits.started())) } else { 0 };
+            // WFI is the guest's own, so the time on the CPU holds its idle time too; what EL2 took is exact.
+            let el2_us = time::to_us(cpu.exits.el2_ticks());
+            say!(
+                "  vcpu {vcpu} on {}: {} s on the CPU, {} ms in EL2, exits {}:{reasons}",
+                cpu.id,
+                up_us / 1_000_000,
+                el2_us / 1000,
+                cpu.exits.total()
+            );
+        }
+        for device in vm.devices() {
+            say!("  device {} smmu {} stream {}", device.function, device.stream.smmu.0, device.stream.stream);
+        }
+    }
+}
+
+/// `smmu`: counters, then one line a stream.
+pub fn smmus() {
+    for id in (0..boot::machine().smmus.len()).filter_map(|index| u8::try_from(index).ok()).map(SmmuId) {
+        let shown = smmu::with(id, |driver| {
+            let counters = driver.counters();
+            say!(
+                "smmu {}: {:?}, attaches {}, detaches {}, flushes: vmid {} range {}; events {} ({} not shown), overflows {}, global errors {}",
+                id.0,
+                counters.commands,
+                counters.attaches,
+                counters.detaches,
+                counters.vmid_flushes,
+                counters.range_flushes,
+                counters.events,
+                counters.events_dropped,
+                counters.overflows,
+                counters.global_errors
+            );
+            for stream in driver.streams() {
+                let owner = vm::all().find(|vm| vm.dma_config.vmid == stream.vmid).map_or("?", vm::Vm::name);
+                say!(
+                    "  stream {} vm {owner} vmid {} {:?}, faults {} ({} not shown)",
+                    stream.stream,
+                    stream.vmid.as_u16(),
+                    stream.state,
+                    stream.faults,
+                    stream.dropped
+                );
+            }
+            say!("  every other stream is in abort");
+        });
+        if shown.is_none() {
+            say!("smmu {}: not in use", id.0);
+        }
+    }
+}
+
+/// `mem`: the pool, and each VM.
+pub fn memory() {
+    let (total, taken, peaks) = memory::usage();
+    let bytes = |frames: usize| Bytes(frames as u64 * 4096);
+    say!("hypervisor {}: image and pool, {} of {} pool taken", crate::image::range(), bytes(taken), bytes(total));
+    let of = |owner: usize| bytes(peaks.get(owner).copied().unwrap_or(0));
+    say!("  peak: hypervisor {}, smmu {}", of(frames::Use::Hypervisor as usize), of(frames::Use::Smmu as usize));
+    for vm in vm::all() {
+        say!("vm {:<16} {} at {}, tables {}", vm.name(), Bytes(vm.ram_phys.size_bytes()), vm.ram_phys, of(frames::vm_use(vm.id)));
+    }
+}

@@ -1,0 +1,122 @@
+//! The machine's SMMUs: registers and memory for the driver, and one lock an SMMU.
+
+use bulkhead_core::{addr::{AddrRange, PAGE_SIZE, PhysAddr}, ids::SmmuId};
+use bulkhead_smmu::{Platform, Smmu};
+use spin::Mutex;
+
+use crate::{cache, frames::Use, memory, sysreg, time};
+
+/// Most SMMUs of one machine.
+pub const SMMUS_MAX: usize = bulkhead_core::machine::SMMUS_MAX;
+
+/// Registers of one SMMU, mapped at EL2.
+#[derive(Clone, Copy, Debug)]
+pub struct Hardware {
+    base: PhysAddr,
+    size_bytes: u64,
+}
+
+impl Hardware {
+    /// # Safety
+    /// `range` is an SMMUv3's registers, mapped as device memory, and only this value is used to reach them.
+    pub const unsafe fn new(base: PhysAddr, size_bytes: u64) -> Self {
+        Self { base, size_bytes }
+    }
+
+    fn register<T>(&self, offset: u32) -> *mut T {
+        // An offset of the driver's own constants; the assertion keeps a short `reg` from reaching another device.
+        assert!(u64::from(offset) + size_of::<T>() as u64 <= self.size_bytes, "SMMU register outside its range");
+        core::ptr::with_exposed_provenance_mut(usize::try_from(self.base.as_u64() + u64::from(offset)).unwrap_or(0))
+    }
+}
+
+fn memory_word(at: PhysAddr) -> *mut u64 {
+    core::ptr::with_exposed_provenance_mut(usize::try_from(at.as_u64()).unwrap_or(0))
+}
+
+impl Platform for Hardware {
+    fn read32(&mut self, offset: u32) -> u32 {
+        let register = self.register::<u32>(offset);
+        // SAFETY: `new`'s promise, and the bound is checked.
+        unsafe { register.read_volatile() }
+    }
+    fn write32(&mut self, offset: u32, value: u32) {
+        let register = self.register::<u32>(offset);
+        // SAFETY: `new`'s promise, and the bound is checked.
+        unsafe { register.write_volatile(value) }
+    }
+    fn read64(&mut self, offset: u32) -> u64 {
+        let register = self.register::<u64>(offset);
+        // SAFETY: `new`'s promise, and the bound is checked.
+        unsafe { register.read_volatile() }
+    }
+    fn write64(&mut self, offset: u32, value: u64) {
+        let register = self.register::<u64>(offset);
+        // SAFETY: `new`'s promise, and the bound is checked.
+        unsafe { register.write_volatile(value) }
+    }
+    fn read_memory(&mut self, at: PhysAddr) -> u64 {
+        // SAFETY: the driver only passes addresses inside what `alloc` gave it, aligned to 8.
+        unsafe { memory_word(at).read_volatile() }
+    }
+    fn write_memory(&mut self, at: PhysAddr, value: u64) {
+        // SAFETY: the driver only passes addresses inside what `alloc` gave it, aligned to 8.
+        unsafe { memory_word(at).write_volatile(value) }
+    }
+    fn clean(&mut self, at: PhysAddr, bytes: u64) {
+        cache::clean(at, bytes);
+    }
+    fn invalidate(&mut self, at: PhysAddr, bytes: u64) {
+        cache::clean_invalidate(at.as_u64(), bytes);
+    }
+    fn barrier(&mut self) {
+        sysreg::instruction!("dsb osh");
+    }
+    fn alloc(&mut self, pages: u64, alignment: u64) -> Option<PhysAddr> {
+        memory::take(usize::try_from(pages).ok()?, alignment.max(PAGE_SIZE), Use::Smmu as usize)
+    }
+    fn now_us(&mut self) -> u64 {
+        time::now_us()
+    }
+    fn relax(&mut self) {
+        core::hint::spin_loop();
+    }
+}
+
+/// The driver of one SMMU.
+pub type Driver = Smmu<Hardware>;
+
+static SMMUS: [Mutex<Option<Driver>>; SMMUS_MAX] = [const { Mutex::new(None) }; SMMUS_MAX];
+/// Register ranges, for the panic path, which must not wait for a lock.
+static BASES: [spin::Once<Hardware>; SMMUS_MAX] = [const { spin::Once::new() }; SMMUS_MAX];
+
+/// Makes an SMMU known to the panic path before it is touched.
+pub fn announce(id: SmmuId, hardware: Hardware) {
+    if let Some(slot) = BASES.get(usize::from(id.0)) {
+        slot.call_once(|| hardware);
+    }
+}
+
+/// Puts a driver in its place.
+pub fn install(id: SmmuId, driver: Driver) {
+    if let Some(slot) = SMMUS.get(usize::from(id.0)) {
+        *slot.lock() = Some(driver);
+    }
+}
+
+/// Runs `f` on an SMMU's driver; `None` where that SMMU was refused.
+pub fn with<R>(id: SmmuId, f: impl FnOnce(&mut Driver) -> R) -> Option<R> {
+    SMMUS.get(usize::from(id.0))?.lock().as_mut().map(f)
+}
+
+/// Puts every stream of every SMMU in abort by registers alone: no lock, no memory, bounded.
+pub fn abort_all() {
+    for hardware in BASES.iter().filter_map(spin::Once::get) {
+        let _ = bulkhead_smmu::panic_abort(&mut hardware.clone());
+    }
+}
+
+/// The range of an SMMU's registers that the driver uses: pages 0 and 1.
+pub fn register_range(range: AddrRange<PhysAddr>) -> AddrRange<PhysAddr> {
+    AddrRange::new(range.start(), range.size_bytes().min(0x2_0000)).unwrap_or(range)
+}

@@ -1,0 +1,194 @@
+//! VMs: planned by the ledger, made with their tables, or refused with the reason.
+
+use bulkhead_core::{
+    addr::{AddrRange, Iova, PhysAddr},
+    ids::SmmuId,
+    ledger::{Inventory, Kept, Ledger, SmmuAbility, VmPlan},
+    machine::{Machine, SMMUS_MAX},
+    pci::PciDevice,
+    stage2::{Attributes, S2Config},
+    vplat::{self, INTX_INTID_BASE},
+};
+use bulkhead_vdev::{
+    psci::{HostFacts, Psci},
+    vgic::{LinkError, Vgic},
+};
+use log::{error, info, warn};
+use smccc::arch::{SMCCC_ARCH_WORKAROUND_1, SMCCC_ARCH_WORKAROUND_2, SMCCC_ARCH_WORKAROUND_3};
+
+use crate::{
+    boot,
+    bridge::{self, Bridge, BridgeError},
+    firmware, image, percpu, smmu, sysreg,
+    tables::{GuestTables, TablesError},
+    vm::{self, Device, Parts, Vm},
+};
+
+/// Why a VM that the ledger allows could not be made.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum MakeError {
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("cpu{0} is not online")]
+    CpuOffline(u8),
+}
+
+/// Sizes of addresses that every CPU and SMMU of the machine can do.
+#[derive(Clone, Copy)]
+struct Sizes {
+    ipa_bits: u8,
+    output_bits: u8,
+    must_clean: bool,
+}
+
+/// Plans and makes every VM of the bundle.
+pub fn create(machine: &'static Machine, dtb: AddrRange<PhysAddr>) {
+    let abilities = abilities(machine);
+    let sizes = sizes(&abilities, machine);
+    let mut kept = heapless::Vec::<Kept, 4>::new();
+    let ranges = [("the hypervisor", Some(image::range())), ("the bundle", machine.initrd), ("the device tree", Some(dtb))];
+    for (what, range) in ranges {
+        if let Some(range) = range {
+            // There is room for all three.
+            let _ = kept.push(Kept { what, range });
+        }
+    }
+    let inventory = Inventory { machine, devices: bridge::devices(), smmus: &abilities, kept: &kept, ipa_bits: sizes.ipa_bits };
+    let ledger = Ledger::plan(super::bundle(), &inventory);
+    for (_, name, problem) in ledger.refused() {
+        error!("vm {name}: {problem}");
+    }
+    for plan in ledger.plans() {
+        match make(plan, sizes) {
+            Ok(parts) => announce(parts),
+            Err(problem) => error!("vm {}: {problem}", plan.name),
+        }
+    }
+    report_unassigned(&ledger);
+}
+
+fn abilities(machine: &Machine) -> heapless::Vec<Option<SmmuAbility>, SMMUS_MAX> {
+    let ids = (0..machine.smmus.len()).filter_map(|index| u8::try_from(index).ok()).map(SmmuId);
+    ids.map(|id| {
+        smmu::with(id, |driver| {
+            let features = driver.features();
+            SmmuAbility { has_stage2: true, output_bits: features.oas_bits, stream_bits: features.sid_bits }
+        })
+    })
+    .collect()
+}
+
+fn sizes(abilities: &[Option<SmmuAbility>], machine: &Machine) -> Sizes {
+    // ID_AA64MMFR0_EL1.PARange (DDI 0487 D24.2.74); the smallest of a machine with unlike cores would have to be taken.
+    let cpu_bits = match sysreg::read!("id_aa64mmfr0_el1") & 0xf {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        _ => 48,
+    };
+    let output_bits = abilities.iter().flatten().map(|ability| ability.output_bits).fold(cpu_bits, u8::min);
+    Sizes {
+        ipa_bits: output_bits.min(vplat::IPA_BITS_MAX),
+        output_bits,
+        must_clean: machine.smmus.iter().any(|smmu| !smmu.is_coherent),
+    }
+}
+
+fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
+    for cpu in &plan.cpus {
+        if percpu::of(*cpu).is_none_or(|cpu| !cpu.is_online.load(core::sync::atomic::Ordering::Acquire)) {
+            return Err(MakeError::CpuOffline(cpu.0));
+        }
+    }
+    let image = super::bundle().vm(plan.id).copied().ok_or(MakeError::CpuOffline(0))?;
+    let bits = (sizes.ipa_bits, sizes.output_bits);
+    let tables = GuestTables::new(plan.id, image.ram(), plan.ram.start(), Attributes::RAM, bits, true, false)?;
+    let dma_range = AddrRange::new(Iova::identity(image.ram().start()), image.ram().size_bytes()).unwrap_or_else(|| {
+        // The same bytes as the RAM's own range, which exists.
+        AddrRange::between(Iova::new(0), Iova::new(1)).expect("one byte")
+    });
+    let dma = GuestTables::new(plan.id, dma_range, plan.ram.start(), Attributes::DMA_RAM, bits, false, sizes.must_clean)?;
+    let mut vgic = Vgic::new(plan.cpus.len());
+    let mut devices = heapless::Vec::new();
+    for device in &plan.devices {
+        let virtual_pin = device.interrupt.map_or(0, |interrupt| interrupt.virtual_pin);
+        if let Some(interrupt) = device.interrupt {
+            vgic.link(INTX_INTID_BASE.0 + u32::from(virtual_pin) - 1, interrupt.physical.id.0)?;
+        }
+        // As many as the plan's own, whose capacity is the same.
+        let _ = devices.push(Device {
+            function: device.function,
+            stream: device.grant.stream(),
+            interrupt: device.interrupt.map(|interrupt| interrupt.physical.id),
+            virtual_pin,
+        });
+    }
+    let host = HostFacts {
+        workaround_1: answer(SMCCC_ARCH_WORKAROUND_1),
+        workaround_2: answer(SMCCC_ARCH_WORKAROUND_2),
+        workaround_3: answer(SMCCC_ARCH_WORKAROUND_3),
+    };
+    Ok(Parts {
+        id: plan.id,
+        image,
+        ram_phys: plan.ram,
+        bridge: Bridge::new(&devices)?,
+        devices,
+        cpu_config: S2Config::of(&tables.tree, plan.vmid),
+        dma_config: S2Config::of(&dma.tree, plan.vmid),
+        tables,
+        vgic,
+        psci: Psci::new(plan.cpus.len(), host),
+    })
+}
+
+fn answer(function: u32) -> i32 {
+    firmware::arch_feature(function).and_then(|answer| i32::try_from(answer).ok()).unwrap_or(-1)
+}
+
+fn announce(parts: Parts) {
+    let Some(vm) = vm::register(Vm::new(parts)) else { return };
+    for (vcpu, cpu) in vm.cpus().enumerate() {
+        cpu.vcpu.call_once(|| (vm, vcpu));
+    }
+    for device in vm.devices() {
+        info!(
+            "vm {}: device {} smmu {} stream {}, {}",
+            vm.name(),
+            device.function,
+            device.stream.smmu.0,
+            device.stream.stream,
+            Pin(device)
+        );
+    }
+}
+
+/// The way of a device's interrupt, for the boot log.
+struct Pin<'a>(&'a Device);
+
+impl core::fmt::Display for Pin<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0.interrupt {
+            Some(interrupt) => write!(f, "interrupt {}", interrupt.0),
+            None => f.write_str("no interrupt"),
+        }
+    }
+}
+
+/// What is left in abort: every endpoint that belongs to nobody.
+fn report_unassigned(ledger: &Ledger) {
+    let free = |device: &&PciDevice| device.bridge.is_none() && ledger.owner_of_function(device.function).is_none();
+    for device in bridge::devices().iter().filter(free) {
+        info!("device {} ({:04x}:{:04x}) belongs to no vm: in abort, bus mastering off", device.function, device.vendor, device.device);
+        if let Some(fault) = device.fault {
+            warn!("device {}: {fault}", device.function);
+        }
+    }
+    let _ = boot::machine();
+}

@@ -1,0 +1,144 @@
+//! Frames behind a VM's stage-2 tables: set aside when the VM is made, so that no trap allocates.
+
+use bulkhead_core::{
+    addr::{AddrRange, Address, Ipa, PAGE_SIZE, PhysAddr},
+    ids::VmId,
+    stage2::{Attributes, Stage2, Stage2Error, TableMemory, tables_for_blocks},
+};
+use heapless::Vec;
+
+use crate::{cache, frames, memory, sysreg};
+
+/// Most frames of one tree: RAM, and level-3 tables for BARs.
+const FRAMES_MAX: usize = 64;
+/// Frames set aside for BARs: a guest that spreads its BARs over more 2 MiB regions than this is ended.
+const FOR_BARS: u64 = 24;
+
+/// Pages that are invalidated one by one; more cost less as one invalidation of the whole VM.
+const PAGES_ONE_BY_ONE: u64 = 64;
+
+/// A VM's spare frames. Tables are written with 64-bit stores; cleaned where an SMMU without coherent walks reads them.
+pub struct Spares {
+    frames: Vec<PhysAddr, FRAMES_MAX>,
+    must_clean: bool,
+}
+
+fn entry(table: PhysAddr, index: usize) -> *mut u64 {
+    core::ptr::with_exposed_provenance_mut(usize::try_from(table.as_u64()).unwrap_or(0) + (index & 511) * 8)
+}
+
+impl TableMemory for Spares {
+    fn read(&self, table: PhysAddr, index: usize) -> u64 {
+        // SAFETY: every table of the tree is a frame that `alloc` gave out, mapped at EL2 where it lies.
+        unsafe { entry(table, index).read_volatile() }
+    }
+
+    fn write(&mut self, table: PhysAddr, index: usize, descriptor: u64) {
+        // Earlier stores, to the table that this entry may link, come first for every walker (DDI 0487 D8.2.6).
+        sysreg::instruction!("dmb ishst");
+        // SAFETY: as for `read`; walkers take 64-bit stores whole.
+        unsafe { entry(table, index).write_volatile(descriptor) };
+        if self.must_clean {
+            cache::clean(PhysAddr::new(table.as_u64() + index as u64 * 8), 8);
+        }
+    }
+
+    fn alloc(&mut self) -> Option<PhysAddr> {
+        let table = self.frames.pop()?;
+        for index in 0..512 {
+            // SAFETY: a spare frame belongs to nobody else.
+            unsafe { entry(table, index).write_volatile(0) };
+        }
+        if self.must_clean {
+            cache::clean(table, PAGE_SIZE);
+        }
+        Some(table)
+    }
+
+    fn free(&mut self, table: PhysAddr) {
+        let _ = self.frames.push(table);
+    }
+}
+
+/// A tree and its frames.
+pub struct GuestTables<A> {
+    /// The tree.
+    pub tree: Stage2<A>,
+    /// Its frames.
+    pub spares: Spares,
+}
+
+/// Why a VM's tables could not be made.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum TablesError {
+    /// The pool is exhausted.
+    #[error("no frame is left in the hypervisor's pool for its tables: fewer VMs or devices")]
+    Pool,
+    /// The mapping was refused.
+    #[error("its stage 2: {0}")]
+    Stage2(#[from] Stage2Error),
+}
+
+impl<A: Address> GuestTables<A> {
+    /// A tree that maps `range` to `phys`, with room for BARs when `has_bars`.
+    ///
+    /// # Errors
+    /// The pool is exhausted, or the addresses do not fit the tree.
+    pub fn new(
+        vm: VmId,
+        range: AddrRange<A>,
+        phys: PhysAddr,
+        attributes: Attributes,
+        bits: (u8, u8),
+        has_bars: bool,
+        must_clean: bool,
+    ) -> Result<Self, TablesError> {
+        let bars = if has_bars { FOR_BARS } else { 0 };
+        let count = 1 + tables_for_blocks(range, phys) + bars;
+        let mut spares = Spares { frames: Vec::new(), must_clean };
+        for _ in 0..count {
+            let frame = memory::take(1, PAGE_SIZE, frames::vm_use(vm)).ok_or(TablesError::Pool)?;
+            spares.frames.push(frame).map_err(|_| TablesError::Pool)?;
+        }
+        let mut tree = Stage2::new(&mut spares, bits.0)?.with_output_bits(bits.1);
+        tree.map(&mut spares, range, phys, attributes)?;
+        Ok(Self { tree, spares })
+    }
+}
+
+impl GuestTables<Ipa> {
+    /// Maps a BAR's registers. Not mapped before, so nothing has to be invalidated.
+    ///
+    /// # Errors
+    /// No spare frame is left, or something is mapped there. Nothing has changed.
+    pub fn map_device(&mut self, range: AddrRange<Ipa>, phys: PhysAddr) -> Result<(), Stage2Error> {
+        let result = self.tree.map(&mut self.spares, range, phys, Attributes::DEVICE);
+        sysreg::dsb_ishst();
+        sysreg::isb();
+        result
+    }
+
+    /// Unmaps a BAR's registers on every CPU of the VM. The caller's VTTBR_EL2 is the VM's.
+    ///
+    /// # Errors
+    /// Something of it is not mapped. Nothing has changed.
+    pub fn unmap_device(&mut self, range: AddrRange<Ipa>) -> Result<(), Stage2Error> {
+        self.tree.unmap(&mut self.spares, range)?;
+        // Order of DDI 0487 D8.17: table store, DSB, stage-2 invalidation, DSB, then the combined entries, DSB, ISB.
+        sysreg::dsb_ishst();
+        let pages = range.size_bytes() / PAGE_SIZE;
+        if pages > PAGES_ONE_BY_ONE {
+            sysreg::instruction!("tlbi vmalls12e1is");
+        }
+        for page in 0..if pages > PAGES_ONE_BY_ONE { 0 } else { pages } {
+            let operand = range.start().as_u64() / PAGE_SIZE + page;
+            // SAFETY: dropping TLB entries is always allowed.
+            unsafe { core::arch::asm!("tlbi ipas2e1is, {}", in(reg) operand, options(nostack)) };
+        }
+        sysreg::dsb_ish();
+        sysreg::instruction!("tlbi vmalle1is");
+        sysreg::dsb_ish();
+        sysreg::isb();
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! The system counter: time since power-on, bounded waits, EL2's own timer.
+
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, Readable};
+
+use crate::sysreg;
+
+/// INTID of EL2's physical timer in every device tree seen; the tree's own value is used.
+pub const TICK_MS: u64 = 20;
+
+/// Ticks of the system counter since power-on.
+pub fn ticks() -> u64 {
+    sysreg::isb();
+    CNTPCT_EL0.get()
+}
+
+/// As [`ticks`], without waiting for earlier instructions: for statistics.
+pub fn ticks_relaxed() -> u64 {
+    CNTPCT_EL0.get()
+}
+
+/// Ticks a second; 1 MHz where the firmware left CNTFRQ_EL0 at zero, so that waits stay bounded.
+pub fn frequency() -> u64 {
+    match CNTFRQ_EL0.get() {
+        0 => 1_000_000,
+        hertz => hertz,
+    }
+}
+
+/// Ticks as microseconds, without overflow for 584,000 years.
+pub fn to_us(ticks: u64) -> u64 {
+    let hertz = frequency();
+    (ticks / hertz) * 1_000_000 + (ticks % hertz) * 1_000_000 / hertz
+}
+
+/// Microseconds since power-on.
+pub fn now_us() -> u64 {
+    to_us(ticks())
+}
+
+/// Waits for at least `us` microseconds.
+pub fn delay_us(us: u64) {
+    let start = now_us();
+    while now_us() - start < us {
+        core::hint::spin_loop();
+    }
+}
+
+/// Arms EL2's physical timer once, `ms` from now.
+pub fn arm_ms(ms: u64) {
+    sysreg::write!("cnthp_cval_el2", ticks() + frequency() * ms / 1000);
+    sysreg::write!("cnthp_ctl_el2", 1);
+    sysreg::isb();
+}
+
+/// Stops EL2's physical timer.
+pub fn disarm() {
+    sysreg::write!("cnthp_ctl_el2", 0);
+    sysreg::isb();
+}
