@@ -69,7 +69,7 @@ impl Vgic {
             return Read::Value(0);
         }
         if (IROUTER_FIRST..IROUTER_END).contains(&offset) {
-            let route = self.route.get(((offset - IROUTER_FIRST) / 8) as usize).copied().unwrap_or(0);
+            let route = self.route.get(spi_of(offset)).copied().unwrap_or(0);
             let is_allowed = matches!(width, Width::Word | Width::Double);
             return Read::Value(if is_allowed { width.extract(route, offset & 7) } else { 0 });
         }
@@ -102,7 +102,7 @@ impl Vgic {
             return Effects::default();
         }
         if (IROUTER_FIRST..IROUTER_END).contains(&offset) {
-            let spi = ((offset - IROUTER_FIRST) / 8) as usize;
+            let spi = spi_of(offset);
             let old = self.route.get(spi).copied().unwrap_or(0);
             return match width {
                 Width::Word | Width::Double => self.set_route(spi, width.insert(old, offset & 7, value)),
@@ -242,6 +242,11 @@ impl Vgic {
     }
 }
 
+/// The SPI, from 0, whose IROUTER is at `offset`.
+const fn spi_of(offset: u64) -> usize {
+    ((offset - IROUTER_FIRST) / 8 & 31) as usize
+}
+
 /// ICFGR's word for 16 interrupts, bit n of `edge` for the n-th.
 pub(super) fn config_word(edge: u64) -> u64 {
     (0..16).fold(0, |word, n| word | (edge >> n & 1) << (2 * n + 1))
@@ -249,15 +254,17 @@ pub(super) fn config_word(edge: u64) -> u64 {
 
 /// `width` bytes of priorities.
 pub(super) fn read_bytes(bytes: &[u8; 32], offset: u64, width: Width) -> u64 {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    let wanted = bytes.iter().skip(start).take(width.bytes() as usize);
-    wanted.rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+    let lanes = bytes.iter().zip(0u64..).filter_map(|(&byte, n)| Some((byte, n.checked_sub(offset)?)));
+    lanes
+        .take_while(|&(_, lane)| lane < width.bytes())
+        .fold(0, |value, (byte, lane)| width.insert(value, 0, value | u64::from(byte) << (8 * lane)))
 }
 
 /// Priorities have five bits, as the virtual CPU interface has at least (ICH_VTR_EL2.PRIbits).
 pub(super) fn write_bytes(bytes: &mut [u8; 32], offset: u64, width: Width, value: u64) {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    for (n, byte) in bytes.iter_mut().skip(start).take(width.bytes() as usize).enumerate() {
-        *byte = (value >> (8 * n) & 0xf8) as u8;
+    for (byte, n) in bytes.iter_mut().zip(0..) {
+        if let Some(lane) = u64::checked_sub(n, offset).filter(|&lane| lane < width.bytes()) {
+            *byte = (width.extract(value, lane) & 0xf8) as u8;
+        }
     }
 }

@@ -61,7 +61,8 @@ impl Vgic {
         let (mut chosen, mut hcr) = (ready | active, hcr::EN);
         if chosen.count_ones() as usize > room {
             chosen = self.choose(vcpu, ready, active, room);
-            if ready & !chosen != 0 {
+            // Not for one that is active too: it waits for its own end. At least one chosen one is pending.
+            if ready & !active & !chosen != 0 {
                 hcr |= hcr::NPIE;
             }
             if active & !chosen != 0 {

@@ -104,7 +104,7 @@ impl Entry {
             intid: (raw & 0xffff_ffff) as u32,
             pending: state & 1 != 0,
             active: state & 2 != 0,
-            physical: is_hw.then(|| (raw >> 32 & 0x1fff) as u16),
+            physical: is_hw.then_some((raw >> 32 & 0x1fff) as u16),
             eoi: !is_hw && lr.is_set(LR::EOI),
             group1: lr.is_set(LR::GROUP1),
             priority: (raw >> 48 & 0xff) as u8,

@@ -82,13 +82,7 @@ impl Vgic {
             };
         }
         match (width, offset) {
-            (Width::Word, CTLR) => {
-                if cpu.rwp {
-                    CTLR_RWP
-                } else {
-                    0
-                }
-            }
+            (Width::Word, CTLR) if cpu.rwp => CTLR_RWP,
             (Width::Word, IIDR) => IIDR_VALUE,
             (Width::Word, WAKER) if cpu.is_asleep => WAKER_PROCESSOR_SLEEP | WAKER_CHILDREN_ASLEEP,
             (Width::Word, _) => identification(offset),

@@ -1,9 +1,10 @@
 //! Assembly of a guest's output into lines that cannot imitate another's.
 //!
-//! What passes: printable ASCII, tab, bytes from 0x80 on except where they could be C1 controls, and colour sequences
-//! (`ESC [ digits ; … m`, SGR). Every other control byte, ESC of any other sequence included, becomes `^X`; DEL becomes
-//! `^?`. CR is dropped. So a guest can colour its own line, but neither move the cursor, nor clear, nor retitle the
-//! terminal, nor start a line that another VM seems to have written. Whoever prints a line ends it with a colour reset.
+//! What passes: printable ASCII, tab, well-formed UTF-8 of printable characters, and colour sequences (`ESC [ digits ; …
+//! m`, SGR). Every other control byte, ESC of any other sequence included, becomes `^X`; DEL becomes `^?`; malformed
+//! UTF-8, C1 controls and characters that change the direction of writing become `?`. CR is dropped. So a guest can
+//! colour its own line, but neither move the cursor, nor clear, nor retitle the terminal, nor start a line that another
+//! VM seems to have written. Whoever prints a line ends it with a colour reset.
 
 use heapless::Vec;
 
@@ -11,8 +12,8 @@ use heapless::Vec;
 pub const LINE_MAX: usize = 256;
 /// Longest colour sequence that passes.
 const SGR_MAX: usize = 20;
-/// Room that one input byte and the sequence it ends may take: each byte as `^X` at most.
-const STEP_MAX: usize = 2 * (SGR_MAX + 1);
+/// Room that one input byte may take: an escape sequence or character that it ends, and itself as `^X`.
+const STEP_MAX: usize = SGR_MAX + 8;
 
 /// Output of one VM that is not yet a line.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +21,8 @@ pub struct LineBuffer {
     text: Vec<u8, LINE_MAX>,
     /// An escape sequence so far, ESC first.
     escape: Vec<u8, SGR_MAX>,
-    /// Bytes that a UTF-8 sequence still lacks.
-    utf8_left: u8,
+    /// A UTF-8 character so far.
+    character: Vec<u8, 4>,
     /// The line was cut or flushed before its end: an end that follows at once is no empty line.
     is_continued: bool,
 }
@@ -29,28 +30,26 @@ pub struct LineBuffer {
 impl LineBuffer {
     /// Empty.
     pub const fn new() -> Self {
-        Self { text: Vec::new(), escape: Vec::new(), utf8_left: 0, is_continued: false }
+        Self { text: Vec::new(), escape: Vec::new(), character: Vec::new(), is_continued: false }
     }
 
     /// Takes one byte; calls `print` with each line that it completes, without its end. At most twice.
     pub fn push(&mut self, byte: u8, mut print: impl FnMut(&[u8])) {
+        if self.text.len() + STEP_MAX > LINE_MAX {
+            self.flush(&mut print);
+        }
         match byte {
             b'\n' => {
-                self.abandon_escape();
+                self.abandon();
                 if !(self.is_continued && self.text.is_empty()) {
                     print(&self.text);
                 }
                 self.text.clear();
                 self.is_continued = false;
-                return;
             }
-            b'\r' => return,
-            _ => {}
+            b'\r' => {}
+            _ => self.take(byte),
         }
-        if self.text.len() + STEP_MAX > LINE_MAX {
-            self.flush(&mut print);
-        }
-        self.take(byte);
     }
 
     /// Whether there is anything that [`LineBuffer::flush`] would print.
@@ -70,92 +69,76 @@ impl LineBuffer {
     }
 
     fn take(&mut self, byte: u8) {
-        if !self.escape.is_empty() {
-            if self.take_escape(byte) {
-                return;
-            }
-            self.abandon_escape();
+        if self.take_escape(byte) || self.take_character(byte) {
+            return;
         }
+        self.abandon();
         match byte {
-            0x1b => {
-                self.utf8_left = 0;
-                self.put_escape(byte);
-            }
-            b'\t' | b' '..=b'~' => {
-                self.utf8_left = 0;
-                self.put(byte);
-            }
-            0x80..=0xff => self.take_utf8(byte),
-            _ => self.put_visible(byte),
+            // There is room in an empty sequence.
+            0x1b => self.escape.extend([byte]),
+            0xc2..=0xf4 => self.character.extend([byte]),
+            b'\t' | b' '..=b'~' => self.put(&[byte]),
+            0x80..=0xff => self.put(b"?"),
+            _ => self.put(&[b'^', byte ^ 0x40]),
         }
     }
 
     /// Whether `byte` belongs to the colour sequence so far.
     fn take_escape(&mut self, byte: u8) -> bool {
         let is_next = match self.escape.len() {
+            0 => return false,
             1 => byte == b'[',
-            _ => matches!(byte, b'0'..=b'9' | b';'),
+            _ => matches!(byte, b'0'..=b'9' | b';' | b'm'),
         };
-        if self.escape.len() > 1 && byte == b'm' {
-            for n in 0..self.escape.len() {
-                let byte = self.escape.get(n).copied().unwrap_or(b' ');
-                self.put(byte);
-            }
-            self.put(b'm');
-            self.escape.clear();
-            return true;
+        if !is_next || self.escape.push(byte).is_err() {
+            return false;
         }
-        is_next && self.put_escape(byte)
+        if byte == b'm' {
+            let sequence = core::mem::take(&mut self.escape);
+            self.put(&sequence);
+        }
+        true
     }
 
-    fn put_escape(&mut self, byte: u8) -> bool {
-        self.escape.push(byte).is_ok()
+    /// Whether `byte` belongs to the UTF-8 character so far.
+    fn take_character(&mut self, byte: u8) -> bool {
+        let wanted = match self.character.first() {
+            None => return false,
+            Some(0xc2..=0xdf) => 2,
+            Some(0xe0..=0xef) => 3,
+            Some(_) => 4,
+        };
+        if !matches!(byte, 0x80..=0xbf) || self.character.push(byte).is_err() {
+            return false;
+        }
+        if self.character.len() == wanted {
+            let character = core::mem::take(&mut self.character);
+            let is_printable = core::str::from_utf8(&character).is_ok_and(|text| text.chars().all(is_printable));
+            self.put(if is_printable { &character } else { b"?" });
+        }
+        true
     }
 
-    /// The sequence was none that passes: its ESC is shown, the rest is text.
-    fn abandon_escape(&mut self) {
+    /// What was begun turned out to be nothing that passes: ESC is shown, the rest of its sequence is text.
+    fn abandon(&mut self) {
         let escape = core::mem::take(&mut self.escape);
-        for &byte in &escape {
-            if byte == 0x1b { self.put_visible(byte) } else { self.put(byte) }
+        if let Some((_, rest)) = escape.split_first() {
+            self.put(b"^[");
+            self.put(rest);
+        }
+        if !core::mem::take(&mut self.character).is_empty() {
+            self.put(b"?");
         }
     }
 
-    /// Well-formed UTF-8 passes, C1 controls (U+0080 to U+009F, or the bare bytes) do not.
-    fn take_utf8(&mut self, byte: u8) {
-        match byte {
-            0x80..=0xbf if self.utf8_left > 0 => {
-                self.utf8_left -= 1;
-                let is_c1 = self.text.last() == Some(&0xc2) && byte < 0xa0;
-                if is_c1 {
-                    self.text.pop();
-                    self.put(b'?');
-                } else {
-                    self.put(byte);
-                }
-            }
-            0xc2..=0xdf => self.start_utf8(byte, 1),
-            0xe0..=0xef => self.start_utf8(byte, 2),
-            0xf0..=0xf4 => self.start_utf8(byte, 3),
-            _ => {
-                self.utf8_left = 0;
-                self.put(b'?');
-            }
-        }
+    fn put(&mut self, bytes: &[u8]) {
+        // There is room: `push` sees to it. What had none would be dropped.
+        let _ = self.text.extend_from_slice(bytes);
     }
+}
 
-    fn start_utf8(&mut self, byte: u8, left: u8) {
-        self.utf8_left = left;
-        self.put(byte);
-    }
-
-    fn put_visible(&mut self, byte: u8) {
-        self.utf8_left = 0;
-        self.put(b'^');
-        self.put(byte ^ 0x40);
-    }
-
-    fn put(&mut self, byte: u8) {
-        // There is room: `push` sees to it. A byte too many would be dropped.
-        let _ = self.text.push(byte);
-    }
+/// No control and nothing that reorders or hides text: line and paragraph separators, marks of direction.
+fn is_printable(character: char) -> bool {
+    let is_layout = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+    !character.is_control() && !is_layout && character != '\u{feff}'
 }

@@ -1,1 +1,4 @@
+//! Tests of the UART and of line assembly.
 
+mod line;
+mod uart;
