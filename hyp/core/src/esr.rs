@@ -79,9 +79,11 @@ pub enum Trap {
 impl Trap {
     /// Decodes the three registers as they were after the exception.
     pub fn decode(esr: u64, far: u64, hpfar: u64) -> Self {
-        let class = bits(esr, 26, 6) as u8;
-        let iss = bits(esr, 0, 25) as u32;
-        let immediate = (iss & 0xffff) as u16;
+        let class = field(esr, 26, 6);
+        let [a, b, c, d, ..] = esr.to_le_bytes();
+        // ISS is bits 24:0; IL and EC are above.
+        let iss = u32::from_le_bytes([a, b, c, d & 1]);
+        let immediate = u16::from_le_bytes([a, b]);
         match class {
             0x01 => Self::Wfx { is_event: iss & 1 == 1 },
             0x07 | 0x19 | 0x1d => Self::FloatingPoint,
@@ -89,13 +91,13 @@ impl Trap {
             0x17 => Self::Smc(immediate),
             0x18 => Self::Sysreg(SysregAccess {
                 register: Sysreg::new(
-                    bits(esr, 20, 2) as u8,
-                    bits(esr, 14, 3) as u8,
-                    bits(esr, 10, 4) as u8,
-                    bits(esr, 1, 4) as u8,
-                    bits(esr, 17, 3) as u8,
+                    field(esr, 20, 2),
+                    field(esr, 14, 3),
+                    field(esr, 10, 4),
+                    field(esr, 1, 4),
+                    field(esr, 17, 3),
                 ),
-                rt: bits(esr, 5, 5) as u8,
+                rt: field(esr, 5, 5),
                 is_read: iss & 1 == 1,
             }),
             0x20 => Self::InstructionAbort(Abort::decode(iss, far, hpfar)),
@@ -105,7 +107,7 @@ impl Trap {
     }
 }
 
-/// `count` bits of `value` from bit `first`.
-const fn bits(value: u64, first: u32, count: u32) -> u64 {
-    value >> first & ((1 << count) - 1)
+/// `count` bits, at most 8, of `value` from bit `first`.
+const fn field(value: u64, first: u32, count: u32) -> u8 {
+    (value >> first).to_le_bytes()[0] & (0xff >> (8 - count))
 }

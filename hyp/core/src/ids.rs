@@ -184,6 +184,6 @@ mod tests {
         assert_eq!((function.bus(), function.device(), function.function()), (0xab, 31, 5));
         assert_eq!(std::format!("{function}"), "0001:ab:1f.5");
         assert_eq!(PciFunction::new(0, 0, 32, 0), None);
-        assert_eq!(Mpidr::new(0xff_12_8134_5678).packed(), 0x1234_5678);
+        assert_eq!(Mpidr::new(0xff12_8134_5678).packed(), 0x1234_5678);
     }
 }

@@ -37,9 +37,13 @@ impl FaultKind {
         }
     }
 
-    /// Whether HPFAR_EL2 holds the address.
-    const fn has_ipa(self) -> bool {
-        matches!(self, Self::AddressSize | Self::Translation | Self::AccessFlag | Self::Permission)
+    /// Whether HPFAR_EL2 holds the address: after a permission fault, for a walk alone (DDI 0487 D24.2.66).
+    const fn has_ipa(self, is_table_walk: bool) -> bool {
+        match self {
+            Self::AddressSize | Self::Translation | Self::AccessFlag => true,
+            Self::Permission => is_table_walk,
+            _ => false,
+        }
     }
 }
 
@@ -77,7 +81,7 @@ pub struct Abort {
 
 impl Abort {
     pub(super) fn decode(iss: u32, far: u64, hpfar: u64) -> Self {
-        let kind = FaultKind::decode((iss & 0x3f) as u8);
+        let kind = FaultKind::decode(iss.to_le_bytes()[0] & 0x3f);
         let is_far_valid = iss >> 10 & 1 == 0;
         let is_table_walk = iss >> 7 & 1 == 1;
         // HPFAR_EL2.FIPA, bits 43:4, is the IPA's page; a walk's address within the page is not recorded.
@@ -85,13 +89,13 @@ impl Abort {
         let offset = if is_table_walk { 0 } else { far & 0xfff };
         let transfer = (iss >> 24 & 1 == 1).then(|| Transfer {
             size_bytes: 1 << (iss >> 22 & 3),
-            register: (iss >> 16 & 0x1f) as u8,
+            register: iss.to_le_bytes()[2] & 0x1f,
             is_signed: iss >> 21 & 1 == 1,
             is_64_bit: iss >> 15 & 1 == 1,
         });
         Self {
             kind,
-            ipa: (is_far_valid && kind.has_ipa()).then_some(Ipa::new(page | offset)),
+            ipa: (is_far_valid && kind.has_ipa(is_table_walk)).then_some(Ipa::new(page | offset)),
             virtual_address: far,
             is_write: iss >> 6 & 1 == 1,
             is_table_walk,

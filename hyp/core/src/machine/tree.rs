@@ -36,7 +36,7 @@ impl<'a> Tree<'a> {
     /// Entries (address, size in bytes) of the memory reservation block; a pair of zeros ends it.
     pub fn reservations(&self) -> impl Iterator<Item = (u64, u64)> + 'a {
         let entries = self.frame.reservations.as_chunks::<16>().0;
-        entries.iter().map(|entry| pair(entry)).take_while(|&entry| entry != (0, 0))
+        entries.iter().map(pair).take_while(|&entry| entry != (0, 0))
     }
 
     /// The root node.
@@ -301,10 +301,10 @@ impl<'a> Path<'a> {
     pub fn regs(&self) -> impl Iterator<Item = Option<AddrRange<PhysAddr>>> {
         let (address_cells, size_cells) = self.parent().map_or((2, 1), Node::child_cells);
         let mut cells = self.node().property("reg").map_or(Cells(&[]), Value::cells);
-        let mut next = move || Some((cells.number(address_cells)?, cells.number(size_cells)?));
+        let next = move || Some((cells.number(address_cells)?, cells.number(size_cells)?));
         // An entry of no cells would never end.
         let limit = if address_cells + size_cells == 0 { 0 } else { usize::MAX };
-        core::iter::from_fn(move || next()).take(limit).map(|(address, size_bytes)| self.translate(address, size_bytes))
+        core::iter::from_fn(next).take(limit).map(|(address, size_bytes)| self.translate(address, size_bytes))
     }
 
     /// The entry of `reg` at `place`, which must exist.

@@ -21,9 +21,9 @@ pub fn silence_root_bus(config: &mut impl ConfigSpace, host: &PciHost) {
     }
 }
 
-/// Command := 0. The status half is written as zeros, which clears nothing.
+/// No mastering, no decode, no INTx: a line may be shared. The status half is written as zeros, which clears nothing.
 fn silence(config: &mut impl ConfigSpace, function: PciFunction) {
-    config.write32(function, reg::COMMAND, 0);
+    config.write32(function, reg::COMMAND, u32::from(reg::COMMAND_INTX_DISABLE));
 }
 
 fn is_present(config: &impl ConfigSpace, function: PciFunction) -> bool {
@@ -194,10 +194,10 @@ fn capabilities(config: &mut impl ConfigSpace, function: PciFunction) -> Capabil
         let quiet = control & reg::DEVICE_CONTROL_MASK & !reg::DEVICE_CONTROL_PHANTOM & !reg::DEVICE_CONTROL_FLR;
         config.write32(function, express + reg::EXPRESS_DEVICE_CONTROL, quiet);
     }
-    if let (None, Some(advanced)) = (found.reset, advanced) {
-        if config.read8(function, u16::from(advanced) + reg::ADVANCED_CAPS) & 0b10 != 0 {
-            found.reset = Some(FunctionReset::Advanced(advanced));
-        }
+    if let (None, Some(advanced)) = (found.reset, advanced)
+        && config.read8(function, u16::from(advanced) + reg::ADVANCED_CAPS) & 0b10 != 0
+    {
+        found.reset = Some(FunctionReset::Advanced(advanced));
     }
     if let (None, Some(power)) = (found.reset, power) {
         let control = config.read32(function, u16::from(power) + reg::POWER_CONTROL);
