@@ -18,7 +18,8 @@ use crate::{
     memory::Memory,
     mmu::{Access, Mmu},
     percpu::PerCpu,
-    start, sysreg, uart::Uart,
+    start, sysreg,
+    uart::Uart,
 };
 
 global_asm!(include_str!("boot.s"));

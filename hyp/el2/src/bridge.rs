@@ -14,7 +14,11 @@ use heapless::Vec;
 use log::{error, warn};
 use spin::{Mutex, Once};
 
-use crate::{pci::Ecam, smmu, time, vm::{Device, Vm}};
+use crate::{
+    pci::Ecam,
+    smmu, time,
+    vm::{Device, Vm},
+};
 
 /// Effects of one write: a bridge of eight functions can move every BAR once.
 const EFFECTS_MAX: usize = 2 * BARS * bulkhead_core::vplat::DEVICES_MAX + 4;

@@ -11,7 +11,8 @@ const EVENTS_PER_INTERRUPT: u32 = 64;
 
 /// The event queue's interrupt of one SMMU.
 pub fn event_interrupt(id: SmmuId) {
-    let polled = smmu::with(id, |driver| driver.poll_events(EVENTS_PER_INTERRUPT, |event, owner| report(id, event, owner)));
+    let polled =
+        smmu::with(id, |driver| driver.poll_events(EVENTS_PER_INTERRUPT, |event, owner| report(id, event, owner)));
     let Some(polled) = polled else { return };
     if polled.has_overflowed {
         warn!("smmu {}: the event queue overflowed, faults were lost", id.0);

@@ -1,7 +1,7 @@
 //! Frames of EL2's own memory: one pool behind the image, taken at boot and VM start.
 
-use bulkhead_core::addr::{PAGE_SIZE, PhysAddr};
 use bitvec::{BitArr, array::BitArray, order::Lsb0};
+use bulkhead_core::addr::{PAGE_SIZE, PhysAddr};
 
 /// Frames in the pool at most (linker/hyp.ld reserves 4 MiB).
 const FRAMES_MAX: usize = 1024;

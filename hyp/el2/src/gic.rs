@@ -7,9 +7,15 @@ use core::ptr::NonNull;
 
 use arm_gic::{
     IntId as GicIntId, InterruptGroup, Trigger, UniqueMmioPointer,
-    gicv3::{GicCpuInterface, GicV3, SgiTarget, SgiTargetGroup, registers::{Gicd, GicrSgi}},
+    gicv3::{
+        GicCpuInterface, GicV3, SgiTarget, SgiTargetGroup,
+        registers::{Gicd, GicrSgi},
+    },
 };
-use bulkhead_core::{addr::PhysAddr, ids::{IntId, Mpidr}};
+use bulkhead_core::{
+    addr::PhysAddr,
+    ids::{IntId, Mpidr},
+};
 use spin::Mutex;
 
 use crate::sysreg;
@@ -95,7 +101,10 @@ pub fn init_cpu(mpidr: Mpidr, cpus: usize) -> Result<usize, GicError> {
     Ok(index)
 }
 
-fn with_gic<R>(interrupt: IntId, f: impl FnOnce(&mut GicV3<'static>, GicIntId) -> Result<R, arm_gic::gicv3::GicError>) -> Result<R, GicError> {
+fn with_gic<R>(
+    interrupt: IntId,
+    f: impl FnOnce(&mut GicV3<'static>, GicIntId) -> Result<R, arm_gic::gicv3::GicError>,
+) -> Result<R, GicError> {
     let missing = GicError::NoInterrupt(interrupt.0);
     let id = gic_id(interrupt).ok_or(missing)?;
     let mut guard = GIC.lock();

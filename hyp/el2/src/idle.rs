@@ -1,6 +1,10 @@
 //! A CPU without a guest: it sleeps until there is something to do.
 
-use crate::{irq, lifecycle, panic, percpu::{PerCpu, Task}, sysreg};
+use crate::{
+    irq, lifecycle, panic,
+    percpu::{PerCpu, Task},
+    sysreg,
+};
 
 /// Waits for a task, handling the hypervisor's interrupts meanwhile. Never returns: a task ends in a guest or here again.
 pub fn sleep() -> ! {

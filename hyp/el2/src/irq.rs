@@ -1,6 +1,9 @@
 //! Physical interrupts: the guest's own go to its virtual GIC, the hypervisor's are handled here.
 
-use bulkhead_core::{ids::{IntId, SmmuId}, vplat};
+use bulkhead_core::{
+    ids::{IntId, SmmuId},
+    vplat,
+};
 use bulkhead_vdev::vgic::Effects;
 use spin::Once;
 

@@ -1,6 +1,9 @@
 //! The machine's keyboard: one VM or the shell has it, a key moves it on.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::{Acquire, Relaxed, Release}};
+use core::sync::atomic::{
+    AtomicBool, AtomicU8,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use bulkhead_core::vplat;
 use log::info;

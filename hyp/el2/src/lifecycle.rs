@@ -7,7 +7,9 @@ use bulkhead_core::addr::{AddrRange, Ipa};
 use log::{error, info, warn};
 
 use crate::{
-    boot, el1, faults, firmware, gic, guest_memory, idle, percpu::{PerCpu, Task}, start, stats, sysreg, time, virtual_gic,
+    boot, el1, faults, firmware, gic, guest_memory, idle,
+    percpu::{PerCpu, Task},
+    start, stats, sysreg, time, virtual_gic,
     vm::{self, Request, State, Vm},
 };
 
@@ -46,7 +48,12 @@ pub fn boot_here(cpu: &'static PerCpu) {
     vm.boots.fetch_add(1, Relaxed);
     vm.counter_offset.store(time::ticks(), Relaxed);
     let ms = time::to_us(time::ticks() - begin) / 1000;
-    info!("vm {}: {} of RAM at {}, loaded in {ms} ms", vm.name(), crate::text::Bytes(vm.ram_phys.size_bytes()), vm.ram_phys.start());
+    info!(
+        "vm {}: {} of RAM at {}, loaded in {ms} ms",
+        vm.name(),
+        crate::text::Bytes(vm.ram_phys.size_bytes()),
+        vm.ram_phys.start()
+    );
     vm.enter(vcpu);
     vm.change_state(State::Starting, State::Running);
     let context = vm.image.dtb().map_or(0, |dtb| dtb.as_u64());
@@ -181,7 +188,8 @@ fn report_exits(vm: &Vm) {
 
 /// Powers the machine off when nothing runs any more and the manifest wants it.
 pub fn after_stop() {
-    let is_over = vm::all().all(|vm| matches!(vm.state(), State::Stopped | State::Quarantined) && vm.request() == Request::None);
+    let is_over =
+        vm::all().all(|vm| matches!(vm.state(), State::Stopped | State::Quarantined) && vm.request() == Request::None);
     if is_over && start::bundle().is_poweroff_when_all_stopped() {
         info!("all VMs have stopped: power off");
         firmware::system_off();

@@ -1,6 +1,9 @@
 //! One block a CPU, reached through TPIDR_EL2.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::{AcqRel, Relaxed}};
+use core::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{AcqRel, Relaxed},
+};
 
 use aarch64_cpu::registers::{Readable, TPIDR_EL2};
 use bulkhead_core::ids::{CpuId, IntId, Mpidr};

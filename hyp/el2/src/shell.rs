@@ -91,7 +91,9 @@ fn act(vm: &'static Vm, action: &str) {
             Ok(()) => say!("vm {} starts", vm.name()),
             Err(state) => say!("vm {} is {state}: only a stopped one can be started", vm.name()),
         },
-        _ if vm.state() != State::Running => say!("vm {} is {}: only a running one can be told to {action}", vm.name(), vm.state()),
+        _ if vm.state() != State::Running => {
+            say!("vm {} is {}: only a running one can be told to {action}", vm.name(), vm.state())
+        }
         "stop" => vm.ask(Request::Stop),
         _ => vm.ask(Request::Reset),
     }

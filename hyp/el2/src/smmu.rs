@@ -1,6 +1,9 @@
 //! The machine's SMMUs: registers and memory for the driver, and one lock an SMMU.
 
-use bulkhead_core::{addr::{AddrRange, PAGE_SIZE, PhysAddr}, ids::SmmuId};
+use bulkhead_core::{
+    addr::{AddrRange, PAGE_SIZE, PhysAddr},
+    ids::SmmuId,
+};
 use bulkhead_smmu::{Platform, Smmu};
 use spin::Mutex;
 

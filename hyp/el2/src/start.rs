@@ -15,7 +15,10 @@ use spin::Once;
 
 pub use cpus::{StartError, cpu};
 
-use crate::{boot, bridge, firmware, firmware::Conduit, gic, idle, irq, keyboard, lifecycle, memory, mmu::Access, pci::Ecam, text::Bytes, vm};
+use crate::{
+    boot, bridge, firmware, firmware::Conduit, gic, idle, irq, keyboard, lifecycle, memory, mmu::Access, pci::Ecam,
+    text::Bytes, vm,
+};
 
 static BUNDLE: Once<Bundle<'static>> = Once::new();
 
@@ -67,7 +70,9 @@ fn banner(machine: &Machine) {
 fn interrupt_controller(machine: &Machine) -> GicV3 {
     let gic = match &machine.gic {
         Some(Gic::V3(gic)) => gic.clone(),
-        Some(Gic::V2(_)) => boot::fail(format_args!("the interrupt controller is a GICv2: this version drives GICv3 alone")),
+        Some(Gic::V2(_)) => {
+            boot::fail(format_args!("the interrupt controller is a GICv2: this version drives GICv3 alone"))
+        }
         None => boot::fail(format_args!("the device tree has no interrupt controller that is known (GICv3)")),
     };
     let [redistributors, ..] = gic.redistributors.as_slice() else {
@@ -105,7 +110,9 @@ fn silence_pci(machine: &'static Machine) {
 
 fn open_bundle(machine: &Machine) {
     let Some(range) = machine.initrd else {
-        boot::fail(format_args!("there is no bundle: pass one as the initrd (QEMU: -initrd bundle.img; `just pack` makes it)"))
+        boot::fail(format_args!(
+            "there is no bundle: pass one as the initrd (QEMU: -initrd bundle.img; `just pack` makes it)"
+        ))
     };
     if let Err(problem) = memory::map(range, Access::Read) {
         boot::fail(format_args!("{problem}"));

@@ -35,7 +35,11 @@ pub struct Exits {
 impl Exits {
     /// All zero.
     pub const fn new() -> Self {
-        Self { counts: [const { AtomicU64::new(0) }; NAMES.len()], el2_ticks: AtomicU64::new(0), boot_ticks: AtomicU64::new(0) }
+        Self {
+            counts: [const { AtomicU64::new(0) }; NAMES.len()],
+            el2_ticks: AtomicU64::new(0),
+            boot_ticks: AtomicU64::new(0),
+        }
     }
 
     /// Counts one exit. Only the owning CPU calls this, so a load and a store do: no exclusive access.

@@ -7,7 +7,14 @@ mod sysreg;
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL2, VBAR_EL1, Writeable};
 use bulkhead_core::esr::{Abort, FaultKind, Trap};
 
-use crate::{frame::TrapFrame, irq, lifecycle, panic, percpu::PerCpu, stats::Reason, time, vm::{Request, Vm}};
+use crate::{
+    frame::TrapFrame,
+    irq, lifecycle, panic,
+    percpu::PerCpu,
+    stats::Reason,
+    time,
+    vm::{Request, Vm},
+};
 
 /// Where the exception came from, as `vectors.s` numbers it.
 const SYNCHRONOUS: u64 = 0;

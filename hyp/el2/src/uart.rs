@@ -8,6 +8,11 @@ use bulkhead_core::addr::PhysAddr;
 /// Most reads of the flag register before a byte is given up: a UART without clock must not stop the machine.
 const FULL_POLLS: u32 = 1_000_000;
 
+/// UARTCR (DDI 0183 3.3.8).
+const CONTROL_OFFSET: usize = 0x30;
+/// UARTEN, TXE and RXE: without firmware nobody has set them.
+const CONTROL_ON: u32 = 1 << 0 | 1 << 8 | 1 << 9;
+
 /// A PL011 whose baud rate the firmware has set. It is never programmed again.
 pub struct Uart {
     device: Pl011<'static>,
@@ -20,6 +25,13 @@ impl Uart {
     /// `base` is a PL011's registers, mapped as device memory, and nobody else uses them.
     pub unsafe fn new(base: PhysAddr) -> Option<Self> {
         let address = usize::try_from(base.as_u64()).ok()?;
+        let control: *mut u32 = core::ptr::with_exposed_provenance_mut(address + CONTROL_OFFSET);
+        // SAFETY: the caller's promise; UARTCR is a 32-bit register of every PL011.
+        let enabled = unsafe { control.read_volatile() };
+        if enabled & CONTROL_ON != CONTROL_ON {
+            // SAFETY: as above. Line settings and baud rate stay as they are.
+            unsafe { control.write_volatile(enabled | CONTROL_ON) };
+        }
         let registers = NonNull::new(core::ptr::with_exposed_provenance_mut::<PL011Registers>(address))?;
         // SAFETY: the caller's promise.
         let registers = unsafe { UniqueMmioPointer::new(registers) };

@@ -5,7 +5,10 @@
 
 use core::{
     fmt,
-    sync::atomic::{AtomicU8, AtomicU64, Ordering::{AcqRel, Acquire, Relaxed, Release}},
+    sync::atomic::{
+        AtomicU8, AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    },
 };
 
 use bulkhead_core::{
@@ -16,7 +19,11 @@ use bulkhead_core::{
     stage2::S2Config,
     vplat::{self, DEVICES_MAX, VCPUS_MAX, VMS_MAX},
 };
-use bulkhead_vdev::{psci::Psci, vgic::Vgic, vuart::{LineBuffer, Vuart}};
+use bulkhead_vdev::{
+    psci::Psci,
+    vgic::Vgic,
+    vuart::{LineBuffer, Vuart},
+};
 use log::error;
 use spin::{Mutex, Once};
 
@@ -242,7 +249,8 @@ impl Vm {
             cpu.kick();
         }
         // With no vCPU running nobody leaves: the first vCPU's CPU is told to look.
-        if self.inside.load(Acquire) == 0 && self.state() == State::Running
+        if self.inside.load(Acquire) == 0
+            && self.state() == State::Running
             && let Some(first) = self.cpus().next()
         {
             first.post(Task::TearDown);

@@ -80,6 +80,12 @@ pub fn memory() {
     let of = |owner: usize| bytes(peaks.get(owner).copied().unwrap_or(0));
     say!("  peak: hypervisor {}, smmu {}", of(frames::Use::Hypervisor as usize), of(frames::Use::Smmu as usize));
     for vm in vm::all() {
-        say!("vm {:<16} {} at {}, tables {}", vm.name(), Bytes(vm.ram_phys.size_bytes()), vm.ram_phys, of(frames::vm_use(vm.id)));
+        say!(
+            "vm {:<16} {} at {}, tables {}",
+            vm.name(),
+            Bytes(vm.ram_phys.size_bytes()),
+            vm.ram_phys,
+            of(frames::vm_use(vm.id))
+        );
     }
 }

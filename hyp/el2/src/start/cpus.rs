@@ -123,8 +123,10 @@ fn start_other(id: CpuId, mpidr: Mpidr) -> Result<(), StartError> {
     let cpu = new_cpu(id, mpidr)?;
     let registers = memory::registers().ok_or(StartError::NoMemory)?;
     let record = memory::take(1, PAGE_SIZE, Use::Hypervisor as usize).ok_or(StartError::NoMemory)?;
-    let pointer: *mut SecondaryBoot = core::ptr::with_exposed_provenance_mut(usize::try_from(record.as_u64()).unwrap_or(0));
-    let boot_record = SecondaryBoot { registers, stack_top: cpu.stack_top, cpu: core::ptr::from_ref(cpu).addr() as u64 };
+    let pointer: *mut SecondaryBoot =
+        core::ptr::with_exposed_provenance_mut(usize::try_from(record.as_u64()).unwrap_or(0));
+    let boot_record =
+        SecondaryBoot { registers, stack_top: cpu.stack_top, cpu: core::ptr::from_ref(cpu).addr() as u64 };
     // SAFETY: a fresh frame that nobody else knows.
     unsafe { pointer.write(boot_record) };
     // The CPU reads it with its caches off.

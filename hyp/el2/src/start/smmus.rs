@@ -38,7 +38,9 @@ pub fn take_over(machine: &Machine) {
                 info!("smmu {} at {}: {}, every stream in abort", id.0, range.start(), driver.features());
                 smmu::install(id, driver);
             }
-            Err(problem) => error!("smmu {} at {}: {problem}: its devices cannot be given to a VM", id.0, range.start()),
+            Err(problem) => {
+                error!("smmu {} at {}: {problem}: its devices cannot be given to a VM", id.0, range.start())
+            }
         }
     }
 }

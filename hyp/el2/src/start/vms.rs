@@ -50,14 +50,16 @@ pub fn create(machine: &'static Machine, dtb: AddrRange<PhysAddr>) {
     let abilities = abilities(machine);
     let sizes = sizes(&abilities, machine);
     let mut kept = heapless::Vec::<Kept, 4>::new();
-    let ranges = [("the hypervisor", Some(image::range())), ("the bundle", machine.initrd), ("the device tree", Some(dtb))];
+    let ranges =
+        [("the hypervisor", Some(image::range())), ("the bundle", machine.initrd), ("the device tree", Some(dtb))];
     for (what, range) in ranges {
         if let Some(range) = range {
             // There is room for all three.
             let _ = kept.push(Kept { what, range });
         }
     }
-    let inventory = Inventory { machine, devices: bridge::devices(), smmus: &abilities, kept: &kept, ipa_bits: sizes.ipa_bits };
+    let inventory =
+        Inventory { machine, devices: bridge::devices(), smmus: &abilities, kept: &kept, ipa_bits: sizes.ipa_bits };
     let ledger = Ledger::plan(super::bundle(), &inventory);
     for (_, name, problem) in ledger.refused() {
         error!("vm {name}: {problem}");
@@ -109,11 +111,13 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
     let image = super::bundle().vm(plan.id).copied().ok_or(MakeError::CpuOffline(0))?;
     let bits = (sizes.ipa_bits, sizes.output_bits);
     let tables = GuestTables::new(plan.id, image.ram(), plan.ram.start(), Attributes::RAM, bits, true, false)?;
-    let dma_range = AddrRange::new(Iova::identity(image.ram().start()), image.ram().size_bytes()).unwrap_or_else(|| {
-        // The same bytes as the RAM's own range, which exists.
-        AddrRange::between(Iova::new(0), Iova::new(1)).expect("one byte")
-    });
-    let dma = GuestTables::new(plan.id, dma_range, plan.ram.start(), Attributes::DMA_RAM, bits, false, sizes.must_clean)?;
+    let dma_range =
+        AddrRange::new(Iova::identity(image.ram().start()), image.ram().size_bytes()).unwrap_or_else(|| {
+            // The same bytes as the RAM's own range, which exists.
+            AddrRange::between(Iova::new(0), Iova::new(1)).expect("one byte")
+        });
+    let dma =
+        GuestTables::new(plan.id, dma_range, plan.ram.start(), Attributes::DMA_RAM, bits, false, sizes.must_clean)?;
     let mut vgic = Vgic::new(plan.cpus.len());
     let mut devices = heapless::Vec::new();
     for device in &plan.devices {
@@ -185,7 +189,10 @@ impl core::fmt::Display for Pin<'_> {
 fn report_unassigned(ledger: &Ledger) {
     let free = |device: &&PciDevice| device.bridge.is_none() && ledger.owner_of_function(device.function).is_none();
     for device in bridge::devices().iter().filter(free) {
-        info!("device {} ({:04x}:{:04x}) belongs to no vm: in abort, bus mastering off", device.function, device.vendor, device.device);
+        info!(
+            "device {} ({:04x}:{:04x}) belongs to no vm: in abort, bus mastering off",
+            device.function, device.vendor, device.device
+        );
         if let Some(fault) = device.fault {
             warn!("device {}: {fault}", device.function);
         }

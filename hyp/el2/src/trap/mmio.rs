@@ -5,7 +5,10 @@ use bulkhead_core::{
     esr::{Abort, Transfer},
     vplat,
 };
-use bulkhead_vdev::{mmio::Width, vgic::{Effects, Read}};
+use bulkhead_vdev::{
+    mmio::Width,
+    vgic::{Effects, Read},
+};
 
 use super::{Stray, Trapped};
 use crate::{console, keyboard, stats::Reason, time, virtual_gic};
@@ -44,7 +47,10 @@ pub fn data_abort(trapped: &mut Trapped<'_>, abort: &Abort) -> Reason {
         return Reason::Other;
     }
     let Some(transfer) = abort.transfer else {
-        trapped.end(format_args!("{what} {}: the instruction (pair, writeback, exclusive or vector) cannot be emulated", Stray(abort)));
+        trapped.end(format_args!(
+            "{what} {}: the instruction (pair, writeback, exclusive or vector) cannot be emulated",
+            Stray(abort)
+        ));
         return Reason::Other;
     };
     let Some(width) = Width::from_bytes(u64::from(transfer.size_bytes)) else { return Reason::Other };
@@ -87,7 +93,9 @@ fn distributor(trapped: &mut Trapped<'_>, request: Request) -> Next {
         virtual_gic::with(cpu, vm, vcpu, |vgic| ((), vgic.dist_write(vcpu, request.offset, request.width, value)));
         return Next::Skip;
     }
-    let read = virtual_gic::with(cpu, vm, vcpu, |vgic| (vgic.dist_read(vcpu, request.offset, request.width), Effects::default()));
+    let read = virtual_gic::with(cpu, vm, vcpu, |vgic| {
+        (vgic.dist_read(vcpu, request.offset, request.width), Effects::default())
+    });
     finish_read(trapped, request, read)
 }
 
@@ -100,7 +108,9 @@ fn redistributor(trapped: &mut Trapped<'_>, request: Request) -> Next {
         virtual_gic::with(cpu, vm, vcpu, |vgic| ((), vgic.redist_write(vcpu, target, offset, request.width, value)));
         return Next::Skip;
     }
-    let read = virtual_gic::with(cpu, vm, vcpu, |vgic| (vgic.redist_read(vcpu, target, offset, request.width), Effects::default()));
+    let read = virtual_gic::with(cpu, vm, vcpu, |vgic| {
+        (vgic.redist_read(vcpu, target, offset, request.width), Effects::default())
+    });
     finish_read(trapped, request, read)
 }
 
