@@ -135,18 +135,36 @@ pub fn fetch(address: u64) {
 /// Fills `bytes` bytes, a multiple of 8, at `address` with [`pattern`].
 #[track_caller]
 pub fn fill(address: u64, bytes: u64, seed: u64) {
-    for offset in (0..bytes).step_by(8) {
+    fill_sparse(address, bytes, 8, seed);
+}
+
+/// Like [`fill`], one word each `stride` bytes.
+#[track_caller]
+pub fn fill_sparse(address: u64, bytes: u64, stride: u64, seed: u64) {
+    let mut offset = 0;
+    while offset < bytes {
         write64(address + offset, pattern(seed, offset));
+        offset += stride;
     }
 }
 
 /// Address of the first 64-bit word that is not what [`fill`] left there.
 #[track_caller]
 pub fn find_changed(address: u64, bytes: u64, seed: u64) -> Option<u64> {
-    (0..bytes)
-        .step_by(8)
-        .map(|offset| (offset, address + offset))
-        .find_map(|(offset, at)| (read64(at) != pattern(seed, offset)).then_some(at))
+    find_changed_sparse(address, bytes, 8, seed)
+}
+
+/// Like [`find_changed`], for [`fill_sparse`].
+#[track_caller]
+pub fn find_changed_sparse(address: u64, bytes: u64, stride: u64, seed: u64) -> Option<u64> {
+    let mut offset = 0;
+    while offset < bytes {
+        if read64(address + offset) != pattern(seed, offset) {
+            return Some(address + offset);
+        }
+        offset += stride;
+    }
+    None
 }
 
 /// The word that [`fill`] puts at `offset` for `seed`: never the same for two seeds or two offsets nearby.

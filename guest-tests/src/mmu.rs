@@ -30,7 +30,7 @@ const fn identity_map() -> [u64; ENTRIES] {
     let mut index = 0;
     while index < ENTRIES {
         let attributes = if index == 0 { DEVICE | NEVER_EXECUTE } else { NORMAL | INNER_SHAREABLE };
-        table[index] = index as u64 * BLOCK | VALID_BLOCK | ACCESS_FLAG | attributes;
+        table[index] = (index as u64 * BLOCK) | VALID_BLOCK | ACCESS_FLAG | attributes;
         index += 1;
     }
     table[511] = VALID_BLOCK | ACCESS_FLAG | NORMAL | INNER_SHAREABLE;

@@ -32,7 +32,9 @@ fn parse(address: u64) -> Option<Params> {
     // SAFETY: x0 of the arm64 boot protocol names a device tree in RAM, 8-byte aligned, and nothing writes it now.
     let magic = unsafe { header.read() };
     // SAFETY: as above; the header has ten words.
-    let total_bytes = unsafe { header.add(1).read() };
+    let total_at = unsafe { header.add(1) };
+    // SAFETY: as above.
+    let total_bytes = unsafe { total_at.read() };
     if u32::from_be(magic) != 0xd00d_feed {
         return None;
     }

@@ -5,7 +5,9 @@ use spin::mutex::TicketMutex;
 
 use crate::{boot, psci};
 
-static ENTRIES: [TicketMutex<Option<fn()>>; VCPUS_MAX] = [const { TicketMutex::new(None) }; VCPUS_MAX];
+type Entry = TicketMutex<Option<fn()>>;
+
+static ENTRIES: [Entry; VCPUS_MAX] = [const { TicketMutex::new(None) }; VCPUS_MAX];
 
 /// Starts `cpu` at `entry`; CPU_ON's status.
 pub fn start(cpu: usize, entry: fn()) -> i64 {
