@@ -195,9 +195,8 @@ fn flood() {
         }
         let mut held = [0; 8];
         // Each of a higher priority than the one before: all eight are active at once.
-        for (step, slot) in held.iter_mut().enumerate() {
-            let intid = 63 - step as u32;
-            gic::set_priority(intid, 0x90 - step as u8 * 0x10);
+        for ((slot, intid), priority) in held.iter_mut().zip((0..64).rev()).zip((0_u8..=9).rev()) {
+            gic::set_priority(intid, priority << 4);
             *slot = acknowledge();
         }
         let expected = core::array::from_fn(|step| 63 - step as u64);
