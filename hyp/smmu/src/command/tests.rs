@@ -1,1 +1,59 @@
+//! Golden words of every command, re-derived from IHI 0070 chapter 4.
 
+use bulkhead_core::{
+    addr::Ipa,
+    ids::{StreamId, Vmid},
+};
+
+use super::{Command, Kind};
+
+const VMID: Vmid = match Vmid::new(0xabcd) {
+    Some(vmid) => vmid,
+    None => panic!("not zero"),
+};
+
+#[test]
+fn golden_words() {
+    let stream = StreamId(0xdead_beef);
+    let ipa = Ipa::new(0x000f_edcb_a987_6fff);
+    let golden = [
+        (Command::CfgiSte { stream, is_leaf: true }, [0xdead_beef_0000_0003, 1], Kind::Configuration),
+        (Command::CfgiSte { stream, is_leaf: false }, [0xdead_beef_0000_0003, 0], Kind::Configuration),
+        (Command::CfgiAll, [0x04, 31], Kind::Configuration),
+        (Command::TlbiEl2All, [0x20, 0], Kind::Tlb),
+        (Command::TlbiS12Vmall { vmid: VMID }, [0x0000_abcd_0000_0028, 0], Kind::Tlb),
+        (
+            Command::TlbiS2Ipa { vmid: VMID, ipa, is_leaf: true },
+            [0x0000_abcd_0000_002a, 0x000f_edcb_a987_6001],
+            Kind::Tlb,
+        ),
+        (
+            Command::TlbiS2IpaRange { vmid: VMID, ipa, num: 31, scale: 20, is_leaf: false },
+            // NUM 16:12, SCALE 24:20, TG 11:10 = 4 KiB.
+            [0x0000_abcd_0141_f02a, 0x000f_edcb_a987_6400],
+            Kind::Tlb,
+        ),
+        (Command::TlbiNsnhAll, [0x30, 0], Kind::Tlb),
+        (Command::Sync, [0x46, 0], Kind::Sync),
+    ];
+    for (command, words, kind) in golden {
+        assert_eq!(command.encode(), words, "{command:?}");
+        assert_eq!(command.kind(), kind, "{command:?}");
+    }
+}
+
+#[test]
+fn no_field_spills_into_another() {
+    // All ones in every field, one at a time: only its own bits change.
+    let ipa = Ipa::new(u64::MAX);
+    let base = Command::TlbiS2IpaRange { vmid: VMID, ipa: Ipa::new(0), num: 0, scale: 0, is_leaf: false };
+    let [low, high] = base.encode();
+    for (command, low_mask, high_mask) in [
+        (Command::TlbiS2IpaRange { vmid: VMID, ipa, num: 0, scale: 0, is_leaf: false }, 0, 0x000f_ffff_ffff_f000),
+        (Command::TlbiS2IpaRange { vmid: VMID, ipa: Ipa::new(0), num: 0xff, scale: 0, is_leaf: false }, 0x1f << 12, 0),
+        (Command::TlbiS2IpaRange { vmid: VMID, ipa: Ipa::new(0), num: 0, scale: 0xff, is_leaf: false }, 0x1f << 20, 0),
+    ] {
+        let [changed_low, changed_high] = command.encode();
+        assert_eq!((changed_low ^ low, changed_high ^ high), (low_mask, high_mask), "{command:?}");
+    }
+}

@@ -33,7 +33,7 @@ impl ConfigCache {
     }
 
     pub(super) fn forget_range(&mut self, first: u32, log2: u32) {
-        let last = first | ((1u64 << log2) - 1) as u32;
+        let last = first | u32::try_from((1u64 << log2) - 1).unwrap_or(u32::MAX);
         self.entries.retain(|stream, _| !(first..=last).contains(stream));
         self.descriptors.clear();
     }

@@ -52,7 +52,7 @@ impl Memory {
     }
 
     pub(super) fn has(&self, at: u64) -> bool {
-        self.exists.contains(&at) && at % 8 == 0
+        self.exists.contains(&at) && at.is_multiple_of(8)
     }
 
     /// Memory that the CPU has just zeroed.

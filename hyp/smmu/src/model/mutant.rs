@@ -1,7 +1,5 @@
 //! A platform that breaks one of the driver's habits: shows that the model, or the driver, notices.
 
-use std::vec::Vec;
-
 use bulkhead_core::addr::PhysAddr;
 
 use crate::{platform::Platform, registers::offset};
@@ -19,9 +17,6 @@ pub enum Mutation {
     DropInvalidates,
     /// Commands with this opcode become hints that do nothing.
     DropCommand(u8),
-    /// Stores outside of the command queue reach memory only after the next write of PROD: every CFGI and its SYNC
-    /// come before what they are for.
-    CommandsBeforeStores,
     /// The store that makes an entry invalid is left out.
     KeepValid,
     /// Allocations are aligned to half of what was asked for.
@@ -47,7 +42,6 @@ const HINT: u64 = 0x01;
 pub struct Mutant<P> {
     inner: P,
     mutation: Mutation,
-    held: Vec<(PhysAddr, u64)>,
     queue: core::ops::Range<u64>,
     /// Whether the mutation is in force.
     pub is_active: bool,
@@ -56,7 +50,7 @@ pub struct Mutant<P> {
 impl<P: Platform> Mutant<P> {
     /// `inner` with `mutation`.
     pub fn new(inner: P, mutation: Mutation) -> Self {
-        Self { inner, mutation, held: Vec::new(), queue: 0..0, is_active: true }
+        Self { inner, mutation, queue: 0..0, is_active: true }
     }
 
     fn has(&self, mutation: Mutation) -> bool {
@@ -93,11 +87,6 @@ impl<P: Platform> Platform for Mutant<P> {
             _ => {}
         }
         self.inner.write32(at, value);
-        if at == offset::CMDQ_PROD {
-            for (at, value) in core::mem::take(&mut self.held) {
-                self.inner.write_memory(at, value);
-            }
-        }
     }
 
     fn read64(&mut self, at: u32) -> u64 {
@@ -118,10 +107,13 @@ impl<P: Platform> Platform for Mutant<P> {
 
     fn write_memory(&mut self, at: PhysAddr, value: u64) {
         let is_command = self.is_command(at);
-        let is_first_word = at.as_u64() % 64 == 0 && !is_command;
+        let is_first_word = at.as_u64().is_multiple_of(64) && !is_command;
         let value = match self.mutation {
             Mutation::DropCommand(opcode)
-                if self.is_active && is_command && at.as_u64() % 16 == 0 && value & 0xff == u64::from(opcode) =>
+                if self.is_active
+                    && is_command
+                    && at.as_u64().is_multiple_of(16)
+                    && value & 0xff == u64::from(opcode) =>
             {
                 HINT
             }
@@ -130,10 +122,6 @@ impl<P: Platform> Platform for Mutant<P> {
             Mutation::BypassForAbort if self.is_active && is_first_word && value == 1 => 0b1001,
             Mutation::OtherRoot(root) if self.is_active && !is_command && at.as_u64() % 64 == 24 && value != 0 => {
                 root.as_u64()
-            }
-            Mutation::CommandsBeforeStores if self.is_active && !is_command => {
-                self.held.push((at, value));
-                return;
             }
             _ => value,
         };

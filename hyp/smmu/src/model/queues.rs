@@ -131,7 +131,7 @@ impl State {
                 check(is_range || (tg, ttl, num, scale) == (0, 0, 0, 0))?;
                 vmid_check()?;
                 let start = high & 0x000f_ffff_ffff_f000;
-                let bytes = 4096 * (num + 1) << scale;
+                let bytes = (4096 * (num + 1)) << scale;
                 let is_leaf = high & 1 != 0;
                 self.invalidations.push(Invalidation::Ipa { vmid, start, bytes, is_leaf });
             }

@@ -64,3 +64,6 @@ impl<P: Platform> Smmu<P> {
         self.cmdq.submit(&mut self.platform, &[Command::CfgiSte { stream, is_leaf }])
     }
 }
+
+#[cfg(test)]
+mod tests;
