@@ -13,6 +13,7 @@
 //!   to their physical CPUs); the calling vCPU does so on its way out anyway. Physical interrupts named in it are to be
 //!   deactivated.
 //! - A maintenance interrupt needs nothing but sync and flush.
+//! - A vCPU that goes off is synced first and not flushed: what others ask of it meanwhile must not wait for it.
 //!
 //! # An interrupt that sits in a list register of another, running vCPU
 //! State that moved into a list register left the bitmaps here, so nothing exists twice. What a guest changes meanwhile

@@ -244,7 +244,7 @@ impl Vgic {
 
 /// The SPI, from 0, whose IROUTER is at `offset`.
 const fn spi_of(offset: u64) -> usize {
-    ((offset - IROUTER_FIRST) / 8 & 31) as usize
+    (((offset - IROUTER_FIRST) / 8) & 31) as usize
 }
 
 /// ICFGR's word for 16 interrupts, bit n of `edge` for the n-th.

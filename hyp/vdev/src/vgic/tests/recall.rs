@@ -151,3 +151,14 @@ fn a_level_that_falls_before_it_is_taken_is_withdrawn() {
     let _ = vgic.flush(0, &mut lrs);
     assert_eq!(lrs.used, 0);
 }
+
+/// A vCPU that is turned off without a sync and starts with empty list registers must not leave a twin active for ever.
+#[test]
+fn list_registers_that_were_never_read_count_as_flushed() {
+    let (mut vgic, _) = in_flight(true);
+    let mut empty = ListRegisters::new(4);
+    assert!(vgic.sync(1, &empty).is_empty());
+    assert!(vgic.has_pending(1));
+    let _ = vgic.flush(1, &mut empty);
+    assert_eq!(Entry::from_raw(empty.lr[0]).physical, Some(77));
+}
