@@ -25,16 +25,16 @@ impl Vgic {
             return Effects::default();
         }
         let owned = cpu.active;
-        let (mut pending, mut active, mut seen) = (0, 0, 0);
+        let (mut pending, mut active) = (0, 0);
         for entry in lrs.entries() {
             let bit = super::intid_bit(entry.intid).unwrap_or(0) & resident;
-            seen |= bit;
             pending |= if entry.pending { bit } else { 0 };
             active |= if entry.active { bit } else { 0 };
         }
-        // List registers that were given up unread (a vCPU that went off): as they were flushed, so that nothing is lost.
-        pending |= cpu.lr_pending & !seen;
-        active |= cpu.lr_active & !seen;
+        if lrs.used == 0 {
+            // They were given up unread (a vCPU that went off): as they were flushed, so that nothing is lost.
+            (pending, active) = (cpu.lr_pending, cpu.lr_active);
+        }
         let hw = (pending | active) & cpu.lr_hw;
         let latch = pending & cpu.lr_soft & !cpu.cancel_pending;
         // Those active outside the list registers that the guest has ended, one a count (IHI 0069 12.4.8, EOIcount).
