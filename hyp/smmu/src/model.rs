@@ -122,6 +122,8 @@ pub enum Violation {
         /// Alignment needed, in bytes.
         alignment: u64,
     },
+    /// Interrupts were enabled while an MSI address of firmware's was still set: the SMMU would write there.
+    ForeignMsi,
     /// SMMUEN went from 1 to 0 while GBPA.ABORT was 0.
     DisabledIntoBypass,
     /// A transaction passed untranslated after the take-over had begun to hold.
@@ -186,11 +188,6 @@ pub enum Violation {
     WildAccess {
         /// Address.
         at: PhysAddr,
-    },
-    /// One VMID has tables of two kinds in the TLB's reach.
-    VmidShared {
-        /// The VMID.
-        vmid: u16,
     },
 }
 

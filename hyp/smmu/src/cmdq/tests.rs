@@ -9,7 +9,7 @@ use super::{Cmdq, CommandError};
 use crate::{
     command::Command,
     error::Error,
-    model::{Failure, Model, ModelConfig},
+    model::{Failure, Model, ModelConfig, Mutant, Mutation},
     platform::Platform,
     registers::offset,
 };
@@ -60,50 +60,10 @@ fn every_batch_length_at_every_position_is_executed_whole() {
 
 #[test]
 fn one_write_of_prod_publishes_a_batch() {
-    struct Counting(Model, u32);
-    impl Platform for Counting {
-        fn read32(&mut self, offset: u32) -> u32 {
-            self.0.read32(offset)
-        }
-        fn write32(&mut self, offset: u32, value: u32) {
-            self.1 += u32::from(offset == super::offset::CMDQ_PROD);
-            self.0.write32(offset, value);
-        }
-        fn read64(&mut self, offset: u32) -> u64 {
-            self.0.read64(offset)
-        }
-        fn write64(&mut self, offset: u32, value: u64) {
-            self.0.write64(offset, value);
-        }
-        fn read_memory(&mut self, at: PhysAddr) -> u64 {
-            self.0.read_memory(at)
-        }
-        fn write_memory(&mut self, at: PhysAddr, value: u64) {
-            self.0.write_memory(at, value);
-        }
-        fn clean(&mut self, at: PhysAddr, bytes: u64) {
-            self.0.clean(at, bytes);
-        }
-        fn invalidate(&mut self, at: PhysAddr, bytes: u64) {
-            self.0.invalidate(at, bytes);
-        }
-        fn barrier(&mut self) {
-            self.0.barrier();
-        }
-        fn alloc(&mut self, _pages: u64, _alignment: u64) -> Option<PhysAddr> {
-            None
-        }
-        fn now_us(&mut self) -> u64 {
-            self.0.now_us()
-        }
-        fn relax(&mut self) {
-            self.0.relax();
-        }
-    }
     let (model, mut cmdq) = queue(4, 0);
-    let mut counting = Counting(model, 0);
+    let mut counting = Mutant::new(model, Mutation::None);
     cmdq.submit(&mut counting, &[page(1), page(2), page(3)]).expect("submit");
-    assert_eq!(counting.1, 1);
+    assert_eq!(counting.prod_writes, 1);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub enum Mutation {
     IgnoreErrors,
     /// ATSCHK is never set.
     TrustTranslated,
+    /// Every allocation is at this address.
+    AllocAt(PhysAddr),
 }
 
 /// Opcode of CMD_PREFETCH_CONFIG: a hint.
@@ -43,6 +45,8 @@ pub struct Mutant<P> {
     inner: P,
     mutation: Mutation,
     queue: core::ops::Range<u64>,
+    /// Writes of CMDQ_PROD.
+    pub prod_writes: u32,
     /// Whether the mutation is in force.
     pub is_active: bool,
 }
@@ -50,7 +54,7 @@ pub struct Mutant<P> {
 impl<P: Platform> Mutant<P> {
     /// `inner` with `mutation`.
     pub fn new(inner: P, mutation: Mutation) -> Self {
-        Self { inner, mutation, queue: 0..0, is_active: true }
+        Self { inner, mutation, queue: 0..0, prod_writes: 0, is_active: true }
     }
 
     fn has(&self, mutation: Mutation) -> bool {
@@ -86,6 +90,7 @@ impl<P: Platform> Platform for Mutant<P> {
             }
             _ => {}
         }
+        self.prod_writes += u32::from(at == offset::CMDQ_PROD);
         self.inner.write32(at, value);
     }
 
@@ -150,6 +155,9 @@ impl<P: Platform> Platform for Mutant<P> {
         if self.has(Mutation::HalfAlignment) {
             let at = self.inner.alloc(pages + alignment / 4096, alignment)?;
             return at.checked_add(alignment / 2);
+        }
+        if let Mutation::AllocAt(at) = self.mutation {
+            return Some(at);
         }
         self.inner.alloc(pages, alignment)
     }

@@ -180,6 +180,10 @@ impl State {
             offset::IRQ_CTRL => {
                 self.reserved("IRQ_CTRL", value & !0b111);
                 self.guard("IRQ_CTRL", self.regs.irq_ctrl != self.regs.irq_ctrlack);
+                let has_msi = self.config.id.idr0 & 1 << 13 != 0;
+                if value != 0 && has_msi && self.regs.irq_cfg0[..2] != [0, 0] {
+                    self.violations.push(Violation::ForeignMsi);
+                }
                 self.regs.irq_ctrl = value & 0b111;
                 self.regs.irq_delay = self.config.lag;
             }

@@ -1,0 +1,99 @@
+//! Events, their budget, and global errors.
+
+use bulkhead_core::{addr::Iova, ids::StreamId};
+
+use super::{HOLE, IOVA, every_config, reason, take_over, vm};
+use crate::{
+    event::Reason,
+    model::{DmaAccess, Model, ModelConfig, Outcome},
+    smmu::StreamState,
+};
+
+#[test]
+fn a_stream_over_its_budget_is_silenced_and_goes_on_working() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let mut smmu = take_over(&model);
+    let vm = vm(&model, 1);
+    let nic = StreamId(0x8);
+    model.grant(nic, vm.frame, 4096);
+    smmu.attach(nic, &vm.s2).expect("attach");
+    for _ in 0..100 {
+        let _ = model.dma(nic, HOLE, DmaAccess::Write);
+    }
+    let mut lines = vec![];
+    let polled = smmu.poll_events(1000, |event, info| {
+        lines.push((event.reason, event.iova, info.map(|info| info.vmid)));
+    });
+    assert_eq!((polled.seen, polled.reported), (100, 32));
+    assert_eq!(polled.silenced.as_slice(), [nic]);
+    assert!(lines.iter().all(|line| *line == (Reason::Translation, Some(HOLE), Some(vm.s2.vmid))));
+    let info = smmu.find_stream(nic).expect("known");
+    assert_eq!((info.state, info.faults, info.dropped), (StreamState::Silenced, 100, 68));
+    // Silent, still contained, and its own memory still works.
+    assert_eq!(model.dma(nic, HOLE, DmaAccess::Write), Outcome::Aborted);
+    assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Translated(vm.frame));
+    assert_eq!(smmu.poll_events(1000, |_, _| {}).seen, 0);
+    assert_eq!(smmu.unsilence(nic), Ok(StreamState::Attached));
+    assert_eq!(reason(model.dma(nic, HOLE, DmaAccess::Write)), Some(Reason::Translation));
+    assert_eq!(smmu.silence(nic), Ok(StreamState::Silenced));
+    assert_eq!(smmu.silence(nic), Ok(StreamState::Aborted), "the second time for good");
+    assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Aborted);
+    let _ = smmu.detach(nic).expect("detach");
+    model.assert_clean();
+}
+
+#[test]
+fn reading_events_is_bounded_and_resumes_across_the_queues_end() {
+    for config in every_config() {
+        let model = Model::new(config);
+        let mut smmu = take_over(&model);
+        let mut seen = 0;
+        for round in 0..40u64 {
+            for step in 0..20 {
+                let stream = StreamId(u32::try_from(round * 20 + step).expect("small") & 0x3ff);
+                let _ = model.dma(stream, Iova::new(0), DmaAccess::Read);
+            }
+            let polled = smmu.poll_events(15, |_, _| {});
+            assert_eq!((polled.seen, polled.has_more), (15, true));
+            let polled = smmu.poll_events(15, |event, info| {
+                assert!(matches!(event.reason, Reason::BadSte | Reason::BadStreamId));
+                assert_eq!(info, None);
+            });
+            assert_eq!((polled.seen, polled.has_more, polled.has_overflowed), (5, false, false));
+            seen += 20;
+            model.sleep(2_000_000);
+        }
+        assert_eq!(smmu.counters().events, seen);
+        model.assert_clean();
+    }
+}
+
+#[test]
+fn an_overflow_is_told_once_and_acknowledged() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let mut smmu = take_over(&model);
+    for round in 0..3 {
+        for _ in 0..300 {
+            let _ = model.dma(StreamId(1), IOVA, DmaAccess::Read);
+        }
+        let polled = smmu.poll_events(1000, |_, _| {});
+        assert_eq!((polled.seen, polled.has_overflowed), (256, true), "round {round}");
+        let polled = smmu.poll_events(1000, |_, _| {});
+        assert_eq!((polled.seen, polled.has_overflowed), (0, false));
+    }
+    assert_eq!(smmu.counters().overflows, 3);
+    model.assert_clean();
+}
+
+#[test]
+fn global_errors_are_told_and_acknowledged_once() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let mut smmu = take_over(&model);
+    assert_eq!(smmu.handle_gerror(), None, "firmware's errors are not ours");
+    model.raise(1 << 2 | 1 << 8);
+    let report = smmu.handle_gerror().expect("a report");
+    assert!(report.is_dead && report.has_lost_events);
+    assert_eq!(std::format!("{report}"), "EVENTQ_ABT_ERR | SFM_ERR: service failure, every transaction is aborted");
+    assert_eq!(smmu.handle_gerror(), None);
+    model.assert_clean();
+}

@@ -1,0 +1,108 @@
+//! An SMMU that refuses, hangs or lies.
+
+use bulkhead_core::ids::{StreamId, Vmid};
+
+use super::{IOVA, S12_VMALL, every_config, take_over, vm};
+use crate::{
+    cmdq::CommandError,
+    command::Command,
+    error::Error,
+    model::{DmaAccess, Failure, Model, ModelConfig},
+    platform::Platform,
+    smmu::StreamState,
+};
+
+#[test]
+fn a_refused_command_is_named_and_the_queue_goes_on() {
+    for config in every_config() {
+        let model = Model::new(config);
+        let mut smmu = take_over(&model);
+        let vm = vm(&model, 1);
+        let nic = StreamId(0x8);
+        model.refuse(S12_VMALL, 1, 1);
+        let refused = smmu.flush_vmid(vm.s2.vmid);
+        assert!(matches!(
+            refused,
+            Err(Error::CommandRefused { command: Command::TlbiS12Vmall { .. }, reason: CommandError::Illegal })
+        ));
+        model.grant(nic, vm.frame, 4096);
+        smmu.attach(nic, &vm.s2).expect("the queue works again");
+        assert_eq!(smmu.counters().commands.refused, 1);
+        model.assert_clean();
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_read_once_is_tried_again() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let mut smmu = take_over(&model);
+    let vmid = Vmid::new(1).expect("a vmid");
+    model.refuse(S12_VMALL, 2, 1);
+    assert!(matches!(smmu.flush_vmid(vmid), Err(Error::CommandRefused { .. })));
+    assert_eq!(model.executed(S12_VMALL), 1, "executed at the second try");
+    model.refuse(S12_VMALL, 2, 1000);
+    assert!(matches!(smmu.flush_vmid(vmid), Err(Error::CommandRefused { .. })), "bounded");
+    model.assert_clean();
+}
+
+#[test]
+fn a_detach_that_is_refused_quarantines_until_one_succeeds() {
+    for config in every_config() {
+        for opcode in [0x03, S12_VMALL] {
+            let model = Model::new(config);
+            let mut smmu = take_over(&model);
+            let vm = vm(&model, 1);
+            let nic = StreamId(0x8);
+            model.grant(nic, vm.frame, 4096);
+            smmu.attach(nic, &vm.s2).expect("attach");
+            model.refuse(opcode, 1, 1);
+            assert!(smmu.detach(nic).is_err());
+            let state = smmu.find_stream(nic).map(|info| info.state);
+            assert_eq!(state, Some(StreamState::Quarantined));
+            let again = Error::StreamQuarantined { stream: nic };
+            assert_eq!(smmu.attach(nic, &vm.s2), Err(again));
+            assert_eq!(smmu.attach(StreamId(0x10), &vm.s2), Err(again), "its vmid neither");
+            let _ = smmu.detach(nic).expect("detach");
+            model.revoke(nic);
+            model.release(vm.frame, 4096);
+            assert!(model.dma(nic, IOVA, DmaAccess::Write).is_contained());
+            model.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn a_stuck_queue_ends_in_an_error_within_the_bound_and_a_quarantine() {
+    for config in every_config() {
+        let model = Model::new(config);
+        let mut smmu = take_over(&model);
+        let vm = vm(&model, 1);
+        let nic = StreamId(0x8);
+        model.grant(nic, vm.frame, 4096);
+        smmu.attach(nic, &vm.s2).expect("attach");
+        model.fail(Failure::StuckQueue);
+        let before = model.clone().now_us();
+        assert!(matches!(smmu.detach(nic), Err(Error::QueueStuck { .. })));
+        let took = model.clone().now_us() - before;
+        assert!(took < 300_000, "{took} us");
+        assert_eq!(smmu.find_stream(nic).map(|info| info.state), Some(StreamState::Quarantined));
+        assert!(matches!(smmu.flush_vmid(vm.s2.vmid), Err(Error::QueueStuck { .. })));
+        let other = super::vm(&model, 2);
+        assert!(matches!(smmu.attach(StreamId(0x10), &other.s2), Err(Error::QueueStuck { .. })));
+        model.repair();
+        let _ = smmu.detach(nic).expect("detach");
+        model.revoke(nic);
+        model.release(vm.frame, 4096);
+        model.assert_clean();
+        assert!(smmu.counters().commands.timeouts >= 3);
+    }
+}
+
+#[test]
+fn a_wild_consumer_index_is_an_error() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let mut smmu = take_over(&model);
+    model.fail(Failure::WildCons);
+    let vmid = Vmid::new(1).expect("a vmid");
+    assert!(matches!(smmu.flush_vmid(vmid), Err(Error::QueueCorrupt { .. })));
+}
