@@ -11,6 +11,8 @@ use crate::{
     event::Reason,
     features::{FeatureError, IdRegisters},
     model::{DmaAccess, Failure, Model, ModelConfig, Mutant, Mutation, Outcome},
+    platform::Platform,
+    registers::offset,
     smmu::{Smmu, panic_abort},
 };
 
@@ -106,15 +108,15 @@ fn the_smmus_own_accesses_have_the_attributes_of_its_coherence() {
     for (id, expected) in [(ModelConfig::QEMU, 0b11_01_01_11_01_01), (ModelConfig::MMU600, 0b10_00_00_10_00_00)] {
         let model = Model::new(ModelConfig::new(id));
         let _ = take_over(&model);
-        assert_eq!(model.clone().read32(crate::registers::offset::CR1), expected);
+        assert_eq!(model.clone().read32(offset::CR1), expected);
         // CR2: RECINVSID alone; there is no broadcast TLB maintenance to stay out of.
-        assert_eq!(model.clone().read32(crate::registers::offset::CR2), 0b010);
+        assert_eq!(model.clone().read32(offset::CR2), 0b010);
         model.assert_clean();
     }
     let id = IdRegisters { idr0: ModelConfig::QEMU.idr0 | 1 << 5, ..ModelConfig::QEMU };
     let model = Model::new(ModelConfig::new(id));
     let _ = take_over(&model);
-    assert_eq!(model.clone().read32(crate::registers::offset::CR2), 0b110, "PTM");
+    assert_eq!(model.clone().read32(offset::CR2), 0b110, "PTM");
     model.assert_clean();
 }
 
