@@ -6,6 +6,8 @@
 mod error;
 mod read;
 #[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
 mod tests;
 mod vm;
 

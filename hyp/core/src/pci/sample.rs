@@ -180,7 +180,7 @@ pub struct FakeBus {
 }
 
 impl FakeBus {
-    fn find<'a>(functions: &'a [Function], bus: u8, at: u8, place: u8) -> Option<&'a Function> {
+    fn find(functions: &[Function], bus: u8, at: u8, place: u8) -> Option<&Function> {
         if bus == at {
             return functions.iter().find(|function| function.place == place);
         }
@@ -191,7 +191,7 @@ impl FakeBus {
         })
     }
 
-    fn find_mut<'a>(functions: &'a mut [Function], bus: u8, at: u8, place: u8) -> Option<&'a mut Function> {
+    fn find_mut(functions: &mut [Function], bus: u8, at: u8, place: u8) -> Option<&mut Function> {
         if bus == at {
             return functions.iter_mut().find(|function| function.place == place);
         }
@@ -211,7 +211,7 @@ impl FakeBus {
 
 impl ConfigSpace for FakeBus {
     fn read32(&self, function: PciFunction, offset: u16) -> u32 {
-        assert!(offset % 4 == 0 && offset < 4096, "read of {offset:#x}");
+        assert!(offset.is_multiple_of(4) && offset < 4096, "read of {offset:#x}");
         let Some(found) = self.function(function) else { return u32::MAX };
         let silent = found.silent_reads.get();
         if silent > 0 {
@@ -222,7 +222,7 @@ impl ConfigSpace for FakeBus {
     }
 
     fn write32(&mut self, function: PciFunction, offset: u16, value: u32) {
-        assert!(offset % 4 == 0 && offset < 4096, "write of {offset:#x}");
+        assert!(offset.is_multiple_of(4) && offset < 4096, "write of {offset:#x}");
         if offset != reg::COMMAND {
             let masters = self.root.iter().any(|f| !f.is_bridge() && f.registers[1] & 4 != 0);
             assert!(!masters, "{function} is programmed while a device of the root bus masters the bus");
