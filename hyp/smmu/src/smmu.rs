@@ -138,7 +138,8 @@ pub struct Polled {
     pub reported: u32,
     /// Events were lost: the queue was full.
     pub has_overflowed: bool,
-    /// More events are waiting: call again later.
+    /// More events are waiting: call again. The SMMU raises its interrupt only for an event that finds the queue empty
+    /// (IHI 0070 3.5.2), so that nothing else will tell of them.
     pub has_more: bool,
     /// Streams that ran out of their budget in this call and were silenced, or aborted if they had been silenced.
     pub silenced: Vec<StreamId, SILENCED_PER_POLL>,
