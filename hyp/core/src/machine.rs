@@ -58,6 +58,9 @@ pub const COMPATIBLE_MAX: usize = 4;
 /// Most bytes of the command line, longer ones are cut.
 pub const BOOTARGS_BYTES: usize = 256;
 
+/// Most searches of the whole tree for one property: a damaged tree must not take minutes.
+const LOOKUPS_MAX: usize = 64;
+
 /// Everything that EL2 knows of the machine.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
@@ -79,7 +82,7 @@ pub struct Machine {
     pub gic: Option<Gic>,
     /// Interrupts of the generic timer.
     pub timers: Timers,
-    /// The UART of `/chosen/stdout-path`, where its kind is known.
+    /// The UART of `/chosen/stdout-path`; where that names none of a known kind, the first one that there is.
     pub console: Option<Uart>,
     /// Enabled SMMUs, in the tree's order: [`SmmuId`] is the place here.
     pub smmus: Vec<Smmu, SMMUS_MAX>,

@@ -3,7 +3,7 @@
 use heapless::Vec;
 
 use super::{
-    MEMORY_MAX, Machine,
+    LOOKUPS_MAX, MEMORY_MAX, Machine,
     error::MachineError,
     read::push,
     tree::{Path, Tree, Value},
@@ -42,7 +42,9 @@ pub fn read(path: &Path<'_>, machine: &mut Machine) -> Result<(), MachineError> 
     let is_reserved = path.parent().is_some_and(|parent| parent.base_name() == "reserved-memory");
     if is_reserved && path.depth() == 2 {
         let is_for_device = node.has("iommu-addresses");
-        for range in path.regs().flatten() {
+        // Not through `ranges`: without that property the memory is kept all the same.
+        let ranges = path.bus_regs().filter_map(|(start, size_bytes)| AddrRange::new(PhysAddr::new(start), size_bytes));
+        for range in ranges {
             push(&mut machine.reserved, Reserved { range, is_for_device }, "reserved memory ranges")?;
         }
     }
@@ -66,7 +68,9 @@ pub fn read_device_reservations(tree: &Tree<'_>, path: &Path<'_>, machine: &mut 
         return Ok(());
     };
     let mut cells = addresses.cells();
+    let mut lookups = 0..LOOKUPS_MAX;
     while let Some(phandle) = cells.next() {
+        lookups.next().ok_or(MachineError::TooMany { what: "entries of iommu-addresses", limit: LOOKUPS_MAX })?;
         let Some(device) = tree.by_phandle(phandle) else { return Err(path.node().bad("iommu-addresses")) };
         let (address_cells, size_cells) = device.parent().map_or((2, 1), |parent| parent.child_cells());
         cells.skip_cells(address_cells.saturating_add(size_cells)).ok_or(path.node().bad("iommu-addresses"))?;

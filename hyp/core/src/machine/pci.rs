@@ -3,7 +3,7 @@
 use heapless::Vec;
 
 use super::{
-    Machine,
+    LOOKUPS_MAX, Machine,
     error::MachineError,
     interrupt::{Controller, Interrupt},
     read::push,
@@ -234,6 +234,7 @@ fn read_pins(tree: &Tree<'_>, path: &Path<'_>, gic: Controller, host: &mut PciHo
     host.intx_mask = (address_mask, mask.nth(2).ok_or(bad)?);
     let mut cells = map.cells();
     // Most maps name one controller: it is looked up once.
+    let mut lookups = 0..LOOKUPS_MAX;
     let mut known: Option<(u32, usize, usize)> = None;
     while let Some(address) = cells.next() {
         cells.skip_cells(2).ok_or(bad)?;
@@ -241,7 +242,11 @@ fn read_pins(tree: &Tree<'_>, path: &Path<'_>, gic: Controller, host: &mut PciHo
         let phandle = cells.next().ok_or(bad)?;
         let (_, address_cells, specifier_cells) = match known {
             Some(controller) if controller.0 == phandle => controller,
-            _ => controller(tree, phandle).ok_or(bad)?,
+            _ => {
+                let too_many = MachineError::TooMany { what: "interrupt controllers in a map", limit: LOOKUPS_MAX };
+                lookups.next().ok_or(too_many)?;
+                controller(tree, phandle).ok_or(bad)?
+            }
         };
         known = Some((phandle, address_cells, specifier_cells));
         cells.skip_cells(address_cells).ok_or(bad)?;

@@ -239,6 +239,52 @@ fn collects_memory_and_what_is_reserved() {
     assert_eq!(machine.device_reservations, [DeviceReservation { segment: 0, function }]);
 }
 
+/// Without a `stdout-path`, or with one that leads nowhere, the hypervisor still has a voice.
+#[test]
+fn falls_back_to_the_first_uart() {
+    for path in ["", "serial7", "/nowhere", "/timer", "/cpus/cpu@9:115200"] {
+        let machine = changed(|tree| set(tree, "/chosen", "stdout-path", &Is::Text(path))).expect("a machine");
+        assert_eq!(machine.console.expect("a console").registers, range(0x900_0000, 0x1000), "{path}");
+    }
+    let none = changed(|tree| set(tree, "/pl011@9000000", "status", &Is::Text("disabled"))).expect("a machine");
+    assert!(none.console.is_some(), "named in stdout-path: used though disabled");
+    let without = changed(|tree| {
+        tree.root.remove_child("chosen");
+        tree.root.remove_child("pl011@9000000");
+    });
+    assert_eq!(without.expect("a machine").console, None);
+}
+
+/// Firmware's memory is kept also where `/reserved-memory` forgets its `ranges`.
+#[test]
+fn keeps_reserved_memory_without_ranges() {
+    let machine = changed(|tree| {
+        let mut reserved =
+            node("reserved-memory", &[("#address-cells", Is::Cells(&[2])), ("#size-cells", Is::Cells(&[2]))]);
+        reserved.add_child(node("atf@1000", &[("reg", Is::Cells(&[0, 0x1000, 0, 0x100]))]));
+        tree.root.add_child(reserved);
+    })
+    .expect("a machine");
+    assert_eq!(machine.reserved[0].range, range(0x1000, 0x100));
+}
+
+#[test]
+fn bounds_searches_of_the_tree() {
+    let entry = |phandle| [0, 0, 0, 1, phandle, 0, 0, 0, 9, 4];
+    let map: Vec<u32> = (0..200).flat_map(|_| [entry(0x8005), [0, 0, 0, 1, 0x77, 0, 0, 0, 0, 0]].concat()).collect();
+    let error = changed(|tree| {
+        let other = [
+            ("phandle", Is::Cells(&[0x77])),
+            ("#address-cells", Is::Cells(&[2])),
+            ("#interrupt-cells", Is::Cells(&[3])),
+        ];
+        tree.root.add_child(node("other", &other));
+        set(tree, "/pcie@10000000", "interrupt-map", &Is::Cells(&map));
+    });
+    let too_many = MachineError::TooMany { what: "interrupt controllers in a map", limit: 64 };
+    assert_eq!(error.expect_err("many"), too_many);
+}
+
 #[test]
 fn finds_several_smmus_and_segments() {
     let machine = changed(|tree| {

@@ -299,12 +299,17 @@ impl<'a> Path<'a> {
 
     /// Entries of `reg`, as CPU addresses; `None` for one that is empty or outside of its bus.
     pub fn regs(&self) -> impl Iterator<Item = Option<AddrRange<PhysAddr>>> {
+        self.bus_regs().map(|(address, size_bytes)| self.translate(address, size_bytes))
+    }
+
+    /// Entries of `reg` as the node's bus addresses them: address and size in bytes.
+    pub fn bus_regs(&self) -> impl Iterator<Item = (u64, u64)> {
         let (address_cells, size_cells) = self.parent().map_or((2, 1), Node::child_cells);
         let mut cells = self.node().property("reg").map_or(Cells(&[]), Value::cells);
         let next = move || Some((cells.number(address_cells)?, cells.number(size_cells)?));
         // An entry of no cells would never end.
-        let limit = if address_cells + size_cells == 0 { 0 } else { usize::MAX };
-        core::iter::from_fn(next).take(limit).map(|(address, size_bytes)| self.translate(address, size_bytes))
+        let limit = if address_cells == 0 && size_cells == 0 { 0 } else { usize::MAX };
+        core::iter::from_fn(next).take(limit)
     }
 
     /// The entry of `reg` at `place`, which must exist.

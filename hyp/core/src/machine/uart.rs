@@ -35,16 +35,32 @@ pub struct Uart {
     pub interrupt: Option<Interrupt>,
 }
 
-/// The UART that `/chosen/stdout-path` names, by path or by alias; `None` without one or of an unknown kind.
+/// The UART that `/chosen/stdout-path` names, by path or by alias, else the first one: better than no word at all.
 pub fn read(tree: &Tree<'_>, gic: Option<Controller>) -> Result<Option<Uart>, MachineError> {
-    let Some(path) = stdout(tree) else { return Ok(None) };
+    if let Some(path) = stdout(tree)
+        && let Some(uart) = read_node(tree, &path, gic)?
+    {
+        return Ok(Some(uart));
+    }
+    let mut first = None;
+    tree.visit(|path| {
+        // One that cannot be read is passed over: it was not asked for.
+        if first.is_none() {
+            first = read_node(tree, path, gic).ok().flatten();
+        }
+        Ok(())
+    })?;
+    Ok(first)
+}
+
+fn read_node(tree: &Tree<'_>, path: &Path<'_>, gic: Option<Controller>) -> Result<Option<Uart>, MachineError> {
     let node = path.node();
     let kind = match (node.is_compatible(&PL011), node.is_compatible(&DW8250)) {
         (true, _) => UartKind::Pl011,
         (false, true) => dw8250(node)?,
         (false, false) => return Ok(None),
     };
-    let interrupt = gic.and_then(|gic| gic.nth(tree, &path, 0));
+    let interrupt = gic.and_then(|gic| gic.nth(tree, path, 0));
     Ok(Some(Uart { kind, registers: path.reg(0)?, interrupt }))
 }
 
