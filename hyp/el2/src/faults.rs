@@ -13,7 +13,7 @@ const ROUNDS_MAX: usize = 16;
 
 /// The event queue's interrupt of one SMMU.
 pub fn event_interrupt(id: SmmuId) {
-    // The SMMU raises its interrupt when an empty queue gets an event (IHI 0070 3.5.2): what is left behind would not
+    // The SMMU raises its interrupt when an empty queue gets an event (IHI 0070 3.18.2): what is left behind would not
     // be told of again.
     for _ in 0..ROUNDS_MAX {
         if !poll(id) {

@@ -183,7 +183,7 @@ impl Cmdq {
             if self.distance(read_index, self.prod) > self.entries() {
                 return Err(Error::QueueCorrupt { cons, prod: self.prod });
             }
-            // ERR keeps its last value: it says something only while CMDQ_ERR is active (6.3.28).
+            // ERR keeps its last value: it says something only while CMDQ_ERR is active (6.3, SMMU_CMDQ_CONS).
             if CMDQ_CONS::ERR.read(cons) != 0 || is_late {
                 let active = Gerror::active(platform);
                 if active.contains(Gerror::CMDQ_ERR) {

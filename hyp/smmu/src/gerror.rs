@@ -7,7 +7,7 @@ use bitflags::bitflags;
 use crate::{platform::Platform, registers::offset};
 
 bitflags! {
-    /// Bits of GERROR and GERRORN. An error is active while the two registers differ in its bit (6.3.19).
+    /// Bits of GERROR and GERRORN. An error is active while the two registers differ in its bit (6.3, SMMU_GERROR).
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct Gerror: u32 {
         /// The command queue stopped at a command.
@@ -37,7 +37,7 @@ impl Gerror {
         Self::from_bits_truncate(raised ^ acknowledged)
     }
 
-    /// Acknowledges `errors`, which have to be active: to toggle another bit would be an error of its own (6.3.20).
+    /// Acknowledges `errors`, which have to be active: to toggle another bit would be an error of its own (6.3, SMMU_GERRORN).
     pub(crate) fn acknowledge<P: Platform>(platform: &mut P, errors: Self) {
         let acknowledged = platform.read32(offset::GERRORN);
         platform.write32(offset::GERRORN, acknowledged ^ errors.bits());

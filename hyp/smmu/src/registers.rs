@@ -47,7 +47,6 @@ pub const STRTAB_BASE_ADDR: u64 = 0x000f_ffff_ffff_ffc0;
 pub const QUEUE_BASE_ADDR: u64 = 0x000f_ffff_ffff_ffe0;
 
 register_bitfields![u32,
-    /// 6.3.1
     pub IDR0 [
         S2P OFFSET(0) NUMBITS(1) [],
         S1P OFFSET(1) NUMBITS(1) [],
@@ -65,7 +64,6 @@ register_bitfields![u32,
         TERM_MODEL OFFSET(26) NUMBITS(1) [],
         ST_LEVEL OFFSET(27) NUMBITS(2) [Linear = 0, TwoLevel = 1]
     ],
-    /// 6.3.2
     pub IDR1 [
         SIDSIZE OFFSET(0) NUMBITS(6) [],
         EVENTQS OFFSET(16) NUMBITS(5) [],
@@ -76,22 +74,19 @@ register_bitfields![u32,
         QUEUES_PRESET OFFSET(29) NUMBITS(1) [],
         TABLES_PRESET OFFSET(30) NUMBITS(1) []
     ],
-    /// 6.3.4
     pub IDR3 [
         RIL OFFSET(10) NUMBITS(1) [],
         BBML OFFSET(11) NUMBITS(2) []
     ],
-    /// 6.3.6
     pub IDR5 [
         OAS OFFSET(0) NUMBITS(3) [],
         GRAN4K OFFSET(4) NUMBITS(1) []
     ],
-    /// 6.3.8
     pub AIDR [
         MINOR OFFSET(0) NUMBITS(4) [],
         MAJOR OFFSET(4) NUMBITS(4) []
     ],
-    /// 6.3.9; CR0ACK has the same layout.
+    /// CR0ACK has the same layout.
     pub CR0 [
         SMMUEN OFFSET(0) NUMBITS(1) [],
         PRIQEN OFFSET(1) NUMBITS(1) [],
@@ -99,7 +94,6 @@ register_bitfields![u32,
         CMDQEN OFFSET(3) NUMBITS(1) [],
         ATSCHK OFFSET(4) NUMBITS(1) []
     ],
-    /// 6.3.11
     pub CR1 [
         QUEUE_IC OFFSET(0) NUMBITS(2) [NonCacheable = 0, WriteBack = 1],
         QUEUE_OC OFFSET(2) NUMBITS(2) [NonCacheable = 0, WriteBack = 1],
@@ -108,30 +102,26 @@ register_bitfields![u32,
         TABLE_OC OFFSET(8) NUMBITS(2) [NonCacheable = 0, WriteBack = 1],
         TABLE_SH OFFSET(10) NUMBITS(2) [Outer = 2, Inner = 3]
     ],
-    /// 6.3.12
     pub CR2 [
         E2H OFFSET(0) NUMBITS(1) [],
         RECINVSID OFFSET(1) NUMBITS(1) [],
         PTM OFFSET(2) NUMBITS(1) []
     ],
-    /// 6.3.14
     pub GBPA [
         ABORT OFFSET(20) NUMBITS(1) [],
         UPDATE OFFSET(31) NUMBITS(1) []
     ],
-    /// 6.3.16; IRQ_CTRLACK has the same layout.
+    /// IRQ_CTRLACK has the same layout.
     pub IRQ_CTRL [
         GERROR OFFSET(0) NUMBITS(1) [],
         PRIQ OFFSET(1) NUMBITS(1) [],
         EVENTQ OFFSET(2) NUMBITS(1) []
     ],
-    /// 6.3.25
     pub STRTAB_BASE_CFG [
         LOG2SIZE OFFSET(0) NUMBITS(6) [],
         SPLIT OFFSET(6) NUMBITS(5) [],
         FMT OFFSET(16) NUMBITS(2) [Linear = 0, TwoLevel = 1]
     ],
-    /// 6.3.28
     pub CMDQ_CONS [
         RD OFFSET(0) NUMBITS(20) [],
         ERR OFFSET(24) NUMBITS(7) []

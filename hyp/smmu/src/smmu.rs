@@ -139,7 +139,7 @@ pub struct Polled {
     /// Events were lost: the queue was full.
     pub has_overflowed: bool,
     /// More events are waiting: call again. The SMMU raises its interrupt only for an event that finds the queue empty
-    /// (IHI 0070 3.5.2), so that nothing else will tell of them.
+    /// (IHI 0070 3.18.2), so that nothing else will tell of them.
     pub has_more: bool,
     /// Streams that ran out of their budget in this call and were silenced, or aborted if they had been silenced.
     pub silenced: Vec<StreamId, SILENCED_PER_POLL>,

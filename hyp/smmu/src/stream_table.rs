@@ -57,7 +57,7 @@ pub(crate) fn alloc<P: Platform>(
     what: &'static str,
     size_bytes: u64,
 ) -> Result<PhysAddr, Error> {
-    // Aligned to the full size: the low bits of a base register are taken as zero, silently (6.3.24, 6.3.26).
+    // Aligned to the full size: the low bits of a base register are taken as zero, silently (6.3).
     let alignment = size_bytes.max(PAGE_SIZE).next_power_of_two();
     let pages = size_bytes.div_ceil(PAGE_SIZE);
     let at = platform.alloc(pages, alignment).ok_or(Error::NoMemory { what, pages, alignment })?;

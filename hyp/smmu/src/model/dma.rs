@@ -70,7 +70,7 @@ impl State {
         outcome
     }
 
-    /// A transaction marked as translated: checked only with ATSCHK (6.3.9, STE.EATS).
+    /// A transaction marked as translated: checked only with ATSCHK (5.2, STE.EATS).
     pub(super) fn transact_translated(&mut self, stream: StreamId, at: PhysAddr) -> Outcome {
         let has_ats = self.config.id.idr0 & 1 << 10 != 0;
         if !has_ats || !self.regs.is_enabled() {

@@ -126,8 +126,8 @@ impl State {
                 let has_ranges = id.idr3 & 1 << 10 != 0;
                 check(high & 0xfff0_0000_0000_00fe == 0 && low & 0xffff_0000_fe0e_0f00 == 0)?;
                 check(has_ranges || (tg, ttl, num, scale) == (0, 0, 0, 0))?;
-                // TG = 0: no range, and the other fields are reserved. TG for 4 KiB alone is modelled.
-                let is_range = tg == 1 && (num, scale, ttl) != (0, 0, 0);
+                // TG = 0: no range, and the other fields are RES0 (4.4.1.1). TG for 4 KiB alone is modelled.
+                let is_range = tg == 1;
                 check(is_range || (tg, ttl, num, scale) == (0, 0, 0, 0))?;
                 vmid_check()?;
                 let start = high & 0x000f_ffff_ffff_f000;

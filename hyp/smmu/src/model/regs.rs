@@ -321,7 +321,7 @@ impl State {
         }
     }
 
-    /// The bases of what is being enabled must be aligned to their whole size (6.3.24, 6.3.26, 6.3.29).
+    /// The bases of what is being enabled must be aligned to their whole size (6.3).
     fn check_bases(&mut self, rising: u32) {
         let mut needed: Vec<(&'static str, u64, u64)> = Vec::new();
         if rising & CR0_SMMUEN != 0 {

@@ -178,8 +178,7 @@ impl<P: Platform> Smmu<P> {
         let mut commands = Vec::new();
         while pages != 0 {
             let ipa = Ipa::new(page * PAGE_SIZE);
-            // One command clears (num + 1) << scale pages. A single page takes the form without a range: the other,
-            // with NUM, SCALE and TTL all 0, is reserved (4.4.1.1).
+            // One range command clears (num + 1) << scale pages (4.4.1.1).
             let (command, done) = if self.features.has_range_invalidation && pages > 1 {
                 let scale = u8::try_from(pages.trailing_zeros()).ok()?.min(31);
                 let count = (pages >> scale).min(32);

@@ -33,7 +33,7 @@ impl<P: Platform> Smmu<P> {
     /// Takes an SMMU over, whatever state it was left in. Afterwards it translates, and every stream is in abort.
     ///
     /// From the first step on no transaction passes untranslated that did not do so before; after the second none
-    /// does (IHI 0070 6.3.14, 3.11). On error the SMMU is left off with GBPA.ABORT, as far as it still obeys: every
+    /// does (IHI 0070 6.3, SMMU_GBPA; 3.11). On error the SMMU is left off with GBPA.ABORT, as far as it still obeys: every
     /// transaction is aborted. Memory that was allocated is not given back.
     pub fn take_over(mut platform: P, id: SmmuId, config: Config) -> Result<Self, Error> {
         let taken = take_over(&mut platform, &config);
@@ -67,7 +67,7 @@ impl<P: Platform> Smmu<P> {
 pub fn panic_abort<P: Platform>(platform: &mut P) -> Result<(), Error> {
     let timeout_us = PANIC_TIMEOUT_US;
     set_global_abort(platform, timeout_us)?;
-    // A write of CR0 that has not taken effect yet must not be overtaken by another (6.3.9).
+    // A write of CR0 that has not taken effect yet must not be overtaken by another (6.3, SMMU_CR0).
     let pending = platform.read32(offset::CR0) & CR0_MASK;
     poll(platform, "CR0ACK", offset::CR0ACK, timeout_us, |ack| ack & CR0_MASK == pending)?;
     write_cr0(platform, 0, timeout_us)
@@ -99,7 +99,7 @@ fn take_over<P: Platform>(platform: &mut P, config: &Config) -> Result<Parts, Er
     set_global_abort(platform, timeout_us)?;
     write_cr0(platform, 0, timeout_us)?;
 
-    // 3. No interrupts; no MSIs of firmware's (6.3.16, 6.3.21); its errors are not ours.
+    // 3. No interrupts; no MSIs of firmware's (3.18.2); its errors are not ours.
     write_irq_ctrl(platform, 0, timeout_us)?;
     if features.has_msi {
         platform.write64(offset::GERROR_IRQ_CFG0, 0);
@@ -167,7 +167,7 @@ fn take_over<P: Platform>(platform: &mut P, config: &Config) -> Result<Parts, Er
     let interrupts = IRQ_CTRL::EVENTQ::SET + IRQ_CTRL::GERROR::SET;
     write_irq_ctrl(platform, interrupts.into(), timeout_us)?;
 
-    // 7. On. With ATS in the SMMU, ATSCHK first: without it, what a device calls translated is believed (6.3.9).
+    // 7. On. With ATS in the SMMU, ATSCHK first: without it, what a device calls translated is believed (5.2, STE.EATS).
     if features.has_ats {
         cr0 += CR0::ATSCHK::SET;
         write_cr0(platform, cr0.into(), timeout_us)?;
@@ -177,7 +177,7 @@ fn take_over<P: Platform>(platform: &mut P, config: &Config) -> Result<Parts, Er
     Ok(Parts { features, table, cmdq, evtq })
 }
 
-/// Makes the SMMU abort what arrives while it is off (6.3.14).
+/// Makes the SMMU abort what arrives while it is off (6.3, SMMU_GBPA).
 fn set_global_abort<P: Platform>(platform: &mut P, timeout_us: u64) -> Result<(), Error> {
     let is_idle = |value| !GBPA::UPDATE.is_set(value);
     let old = poll(platform, "GBPA", offset::GBPA, timeout_us, is_idle)?;
@@ -188,14 +188,14 @@ fn set_global_abort<P: Platform>(platform: &mut P, timeout_us: u64) -> Result<()
     Ok(())
 }
 
-/// Writes CR0 and waits until it has taken effect (6.3.9).
+/// Writes CR0 and waits until it has taken effect (6.3, SMMU_CR0).
 fn write_cr0<P: Platform>(platform: &mut P, value: u32, timeout_us: u64) -> Result<(), Error> {
     platform.write32(offset::CR0, value);
     poll(platform, "CR0ACK", offset::CR0ACK, timeout_us, |ack| ack & CR0_MASK == value)?;
     Ok(())
 }
 
-/// Writes IRQ_CTRL and waits until it has taken effect (6.3.16).
+/// Writes IRQ_CTRL and waits until it has taken effect (6.3, SMMU_IRQ_CTRL).
 fn write_irq_ctrl<P: Platform>(platform: &mut P, value: u32, timeout_us: u64) -> Result<(), Error> {
     platform.write32(offset::IRQ_CTRL, value);
     let is_done = |ack| ack & IRQ_CTRL_MASK == value;
@@ -210,7 +210,7 @@ fn write_base<P: Platform>(platform: &mut P, register: &'static str, at: u32, va
     if read == value { Ok(()) } else { Err(Error::NotKept { register, written: value, read }) }
 }
 
-/// CR1: how the SMMU reads its tables and queues (6.3.11).
+/// CR1: how the SMMU reads its tables and queues.
 fn memory_attributes(features: &Features) -> u32 {
     let attributes = if features.is_coherent {
         CR1::TABLE_SH::Inner

@@ -104,7 +104,7 @@ fn a_panic_leaves_every_stream_in_abort_at_any_time() {
 
 #[test]
 fn the_smmus_own_accesses_have_the_attributes_of_its_coherence() {
-    // CR1 (6.3.11): inner shareable write-back throughout, or not cached, outer shareable.
+    // CR1: inner shareable write-back throughout, or not cached, outer shareable.
     for (id, expected) in [(ModelConfig::QEMU, 0b11_01_01_11_01_01), (ModelConfig::MMU600, 0b10_00_00_10_00_00)] {
         let model = Model::new(ModelConfig::new(id));
         let _ = take_over(&model);
