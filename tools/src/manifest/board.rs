@@ -103,7 +103,9 @@ fn absence(machine: &Machine, device: PciFunction) -> Option<String> {
     };
     let buses = host.first_bus..=host.last_bus;
     let is_outside = !buses.contains(&device.bus());
-    is_outside.then(|| format!("segment {} has buses {:#x} to {:#x}: give one of them", host.segment, buses.start(), buses.end()))
+    is_outside.then(|| {
+        format!("segment {} has buses {:#x} to {:#x}: give one of them", host.segment, buses.start(), buses.end())
+    })
 }
 
 #[cfg(test)]
