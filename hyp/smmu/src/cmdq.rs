@@ -115,7 +115,7 @@ impl Cmdq {
         let mut rest = commands;
         loop {
             let (batch, later) = rest.split_at(rest.len().min(per_batch));
-            self.drain(platform, &[])?;
+            self.drain(platform)?;
             let start = self.prod;
             for command in batch {
                 self.push(platform, *command);
@@ -155,17 +155,21 @@ impl Cmdq {
         }
     }
 
-    /// Waits for what a wait that ran out of time left behind; nothing to do otherwise.
-    fn drain<P: Platform>(&mut self, platform: &mut P, batch: &[Command]) -> Result<(), Error> {
-        let cons = platform.read32(offset::CMDQ_CONS);
-        if CMDQ_CONS::RD.read(cons) & self.index_mask() == self.prod {
+    /// Waits for what a wait that ran out of time left behind; nothing to do otherwise. `Ok`: the queue is empty.
+    fn drain<P: Platform>(&mut self, platform: &mut P) -> Result<(), Error> {
+        if self.is_empty(platform) {
             return Ok(());
         }
-        match self.wait(platform, self.prod, batch) {
+        match self.wait(platform, self.prod, &[]) {
             // A command of the abandoned batch was refused: its caller was told of the failure already.
-            Err(Error::CommandRefused { .. }) => Ok(()),
+            Err(Error::CommandRefused { .. }) if self.is_empty(platform) => Ok(()),
             other => other,
         }
+    }
+
+    fn is_empty<P: Platform>(&self, platform: &mut P) -> bool {
+        let cons = platform.read32(offset::CMDQ_CONS);
+        CMDQ_CONS::RD.read(cons) & self.index_mask() == self.prod
     }
 
     /// Waits until CONS has reached PROD. `start` is the index of `batch[0]`.

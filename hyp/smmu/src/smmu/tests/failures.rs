@@ -40,8 +40,12 @@ fn a_command_that_cannot_be_read_once_is_tried_again() {
     model.refuse(S12_VMALL, 2, 1);
     assert!(matches!(smmu.flush_vmid(vmid), Err(Error::CommandRefused { .. })));
     assert_eq!(model.executed(S12_VMALL), 1, "executed at the second try");
-    model.refuse(S12_VMALL, 2, 1000);
+    model.refuse(S12_VMALL, 2, u32::MAX);
     assert!(matches!(smmu.flush_vmid(vmid), Err(Error::CommandRefused { .. })), "bounded");
+    // A queue that stays halted takes nothing more in: it would run over.
+    for _ in 0..300 {
+        assert!(smmu.flush_vmid(vmid).is_err());
+    }
     model.assert_clean();
 }
 

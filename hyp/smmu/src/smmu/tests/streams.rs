@@ -2,7 +2,7 @@
 
 use bulkhead_core::{
     addr::{AddrRange, Iova, Ipa, PhysAddr},
-    ids::{StreamId, Vmid},
+    ids::{SmmuId, StreamId, Vmid},
     stage2::S2Config,
 };
 
@@ -12,7 +12,7 @@ use crate::{
     event::Reason,
     features::IdRegisters,
     model::{DmaAccess, Model, ModelConfig, Outcome},
-    smmu::MAX_STREAMS,
+    smmu::{Config, MAX_STREAMS, Smmu},
 };
 
 #[test]
@@ -206,5 +206,18 @@ fn translated_transactions_are_not_believed() {
     let outcome = model.dma_translated(nic, PhysAddr::new(0x4000_0000));
     assert_eq!(reason(outcome), Some(Reason::TranslatedForbidden));
     assert!(model.dma_translated(StreamId(9), PhysAddr::new(0)).is_contained());
+    model.assert_clean();
+}
+
+#[test]
+fn cache_maintenance_may_be_forced_on_any_smmu() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let forced = Config { is_forced_non_coherent: true, ..Config::new(40, 0x3ff) };
+    let mut smmu = Smmu::take_over(model.clone(), SmmuId(0), forced).expect("take-over");
+    assert!(!smmu.features().is_coherent);
+    let vm = vm(&model, 1);
+    model.grant(StreamId(8), vm.frame, 4096);
+    smmu.attach(StreamId(8), &vm.s2).expect("attach");
+    assert_eq!(model.dma(StreamId(8), IOVA, DmaAccess::Read), Outcome::Translated(vm.frame));
     model.assert_clean();
 }
