@@ -121,3 +121,24 @@ fn a_list_register_that_is_no_longer_used_is_cleared() {
     assert_eq!((lrs.used, lrs.lr), (0, [0; 16]));
     assert!(!vgic.needs_flush(0));
 }
+
+/// Active in hardware and made pending again by the guest: one register cannot hold both, and the end must be heard of,
+/// as the twin then stays active for the second one.
+#[test]
+fn a_linked_edge_waits_for_its_end_before_it_is_pending_again() {
+    let mut vgic = one_spi(true);
+    let _ = vgic.dist_write(0, 0xc08, crate::mmio::Width::Word, 0xaaaa_aaaa);
+    let mut lrs = ListRegisters::new(4);
+    vgic.inject_spi(40);
+    let _ = vgic.flush(0, &mut lrs);
+    lrs.lr[0] ^= 3 << 62;
+    let _ = vgic.sync(0, &lrs);
+    let _ = vgic.dist_write(0, 0x204, crate::mmio::Width::Word, 1 << 8);
+    let _ = vgic.flush(0, &mut lrs);
+    let entry = Entry::from_raw(lrs.lr[0]);
+    assert!(entry.active && !entry.pending && entry.eoi && entry.physical.is_none());
+    lrs.lr[0] &= !(3 << 62);
+    assert_eq!(vgic.flush(0, &mut lrs).effects.deactivate, 0);
+    let entry = Entry::from_raw(lrs.lr[0]);
+    assert!(entry.pending && entry.physical == Some(77));
+}
