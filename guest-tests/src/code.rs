@@ -60,6 +60,11 @@ fn run(instruction: u32, argument: u64) -> Result<u64, Fault> {
     fault.map_or(Ok(value), Err)
 }
 
+/// Executes one instruction that touches x0 at most; its value then, or the exception that this gave.
+pub fn execute(instruction: u32) -> Result<u64, Fault> {
+    run(instruction, 0)
+}
+
 /// Reads any system register, or tells the exception that this gave.
 pub fn read(register: Encoding) -> Result<u64, Fault> {
     run(0xd520_0000 | register.bits(), 0)

@@ -40,6 +40,12 @@ impl Fault {
     pub fn is_undefined(self) -> bool {
         self.class() == 0
     }
+
+    /// Whether the class is "trapped system register": what the CPU itself gives for gaps among the ID registers where
+    /// it has FEAT_IDST.
+    pub fn is_register_trap(self) -> bool {
+        self.class() == 0x18
+    }
 }
 
 struct Expectation {

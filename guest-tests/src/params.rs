@@ -15,11 +15,12 @@ struct Params {
     arguments_len: usize,
     ram_bytes: u64,
     cpus: usize,
+    device_tree_end: u64,
 }
 
 static PARAMS: Once<Params> = Once::new();
 
-/// Reads the device tree at `address`; called once, at start. Its memory is free for use afterwards.
+/// Reads the device tree at `address`; called once, at start; it is not needed afterwards.
 pub(crate) fn read(address: u64) {
     PARAMS.call_once(|| parse(address).unwrap_or_else(|| panic!("no usable device tree at {address:#x}")));
 }
@@ -43,7 +44,8 @@ fn parse(address: u64) -> Option<Params> {
     let tree = Fdt::new_unaligned_fallible(blob).ok()?;
     let root = tree.root().ok()?;
 
-    let mut params = Params { arguments: [0; ARGUMENTS_MAX], arguments_len: 0, ram_bytes: 0, cpus: 0 };
+    let device_tree_end = address + u64::from(u32::from_be(total_bytes));
+    let mut params = Params { arguments: [0; ARGUMENTS_MAX], arguments_len: 0, ram_bytes: 0, cpus: 0, device_tree_end };
     let arguments = root.chosen().ok().and_then(|chosen| chosen.bootargs().ok().flatten()).unwrap_or("");
     for (slot, byte) in params.arguments.iter_mut().zip(arguments.bytes()) {
         *slot = byte;
@@ -95,7 +97,12 @@ pub fn ram_end() -> u64 {
     RAM_BASE.as_u64() + params().ram_bytes
 }
 
-/// Memory that no Rust object lies in: from the first 2 MiB boundary past the program to the end of RAM.
+/// Memory that nothing was loaded into and no Rust object lies in: from the first 2 MiB boundary past the program and
+/// the device tree to the end of RAM.
 pub fn scratch() -> u64 {
-    boot::image_end().next_multiple_of(2 << 20)
+    let end = boot::image_end();
+    let tree_end = params().device_tree_end;
+    // A tree at the end of RAM is left alone only by those who keep away from there.
+    let end = if tree_end < end + (8 << 20) { end.max(tree_end) } else { end };
+    end.next_multiple_of(2 << 20)
 }

@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use bulkhead_guest_tests::{
     check, cpu,
     gic::{self, Bank},
@@ -14,8 +16,14 @@ program!(main);
 
 const BYTES: u64 = 1 << 20;
 
+static IS_RESETTER: AtomicBool = AtomicBool::new(false);
+
 fn spin() {
     loop {
+        if cpu::index() == 1 && IS_RESETTER.load(Ordering::SeqCst) {
+            println!("cpu 1 resets");
+            psci::system_reset();
+        }
         core::hint::spin_loop();
     }
 }
@@ -49,6 +57,10 @@ fn main() {
     Timer::Virtual.set(0);
     timer::delay_ms(300);
     cpu::dsb();
+    if params::number("cpu", 0) == 1 {
+        IS_RESETTER.store(true, Ordering::SeqCst);
+        spin();
+    }
     println!("resetting with {active} active, a timer due and cpu 1 running");
     psci::system_reset();
 }

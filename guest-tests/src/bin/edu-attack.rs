@@ -2,7 +2,7 @@
 #![no_std]
 #![no_main]
 
-use bulkhead_core::vplat::{ECAM_BASE, GICD_BASE, GICR_BASE, PCI_MEM_BASE, UART_BASE};
+use bulkhead_core::vplat::{ECAM_BASE, GICD_BASE, PCI_MEM_BASE, UART_BASE};
 use bulkhead_guest_tests::{
     check,
     edu::{BUFFER_BYTES, Edu},
@@ -11,6 +11,8 @@ use bulkhead_guest_tests::{
 
 program!(main);
 
+/// The least that a transfer has: one fault for a write, one for a read.
+const PROBE_BYTES: u64 = 4;
 const ATTACK: u64 = 0xa77a_c4a7_7ac4_a77a;
 
 /// Where our own scratch memory has its parts.
@@ -26,13 +28,16 @@ fn load_pattern(edu: Edu, buffers: &Buffers) -> bool {
     edu.read(buffers.pattern, 0, BUFFER_BYTES)
 }
 
-/// What the device's buffer holds after it was told to read the target: our pattern, ones or zeros, never more.
+/// What the device's buffer holds after it was told to read the target: our pattern, ones or zeros, never more. Where the
+/// device has been stopped, the buffer does not come to us either, and what we laid there stays.
 fn has_read_nothing(edu: Edu, buffers: &Buffers, bytes: u64) -> bool {
-    mem::fill(buffers.result, BUFFER_BYTES, 3);
+    for offset in (0..BUFFER_BYTES).step_by(4) {
+        mem::write32(buffers.result + offset, 0x3333_3333);
+    }
     edu.write(buffers.result, 0, bytes);
-    (0..bytes).step_by(8).all(|offset| {
-        let word = mem::read64(buffers.result + offset);
-        word == mem::pattern(ATTACK, offset) || word == 0 || word == u64::MAX
+    (0..bytes).step_by(4).all(|offset| {
+        let word = mem::read32(buffers.result + offset);
+        word == mem::read32(buffers.pattern + offset) || word == 0x3333_3333 || word == 0 || word == u32::MAX
     })
 }
 
@@ -84,6 +89,9 @@ fn main() {
     own_at(edu, &buffers, "the hypervisor's address", params::number("hyp", 0x4020_0000));
     own_at(edu, &buffers, "our last page", ram_end - BUFFER_BYTES);
 
+    timer::delay_ms(params::number("wait", 0));
+    let victim = params::number("victim", 0x6000_0000);
+    let victim_bytes = params::number("victim_bytes", 0x400_0000);
     let targets = [
         ("past-the-end", ram_end),
         ("bundle", params::number("bundle", 0x4800_0000)),
@@ -91,26 +99,29 @@ fn main() {
         ("zero", 0),
         ("uart", UART_BASE.as_u64()),
         ("gicd", GICD_BASE.as_u64()),
-        ("gicr", GICR_BASE.as_u64()),
         ("its", 0x0809_0000),
         ("smmu", 0x0905_0000),
         ("ecam", ECAM_BASE.as_u64()),
-        ("own-bar", PCI_MEM_BASE.as_u64()),
         ("own-registers", edu.base()),
         ("above-ipa", 0x80_0000_0000),
         ("top", 0xffff_ffff_ffff_f000),
+        ("victim-first", victim),
+        ("victim-last", victim + victim_bytes - PROBE_BYTES),
     ];
+    // Few faults each: the hypervisor stops naming them when there are too many.
     for (name, target) in targets {
-        attack(edu, &buffers, name, target, BUFFER_BYTES);
+        attack(edu, &buffers, name, target, PROBE_BYTES);
     }
-    // The rest of the machine's DRAM: page tables, queues and the victim are somewhere in it.
-    let dram_end = params::number("dram_end", 0xc000_0000);
-    let step = params::number("step", 0x400_0000);
-    let mut target = ram_end.next_multiple_of(0x20_0000) + 0x20_0000;
+    own_at(edu, &buffers, "afterwards", base + 0x20_0000);
+    straddle(edu, &buffers);
+    // From here on the hypervisor may silence the device, or stop it altogether.
+    attack(edu, &buffers, "whole page", PCI_MEM_BASE.as_u64(), BUFFER_BYTES);
+    // Page tables and queues are somewhere in the machine's DRAM, the victim is too.
+    let dram_end = params::number("dram_end", 0x4200_0000);
+    let step = params::number("step", 0x20_0000);
+    let mut target = ram_end.next_multiple_of(0x20_0000);
     while target < dram_end {
-        attack(edu, &buffers, "dram", target, 64);
+        attack(edu, &buffers, "dram", target, BUFFER_BYTES);
         target += step;
     }
-    straddle(edu, &buffers);
-    own_at(edu, &buffers, "afterwards", base + 0x20_0000);
 }

@@ -1,17 +1,33 @@
-//! One stray access: `how=` and `at=` say which, `wait=` after how many milliseconds. It is not to come back.
+//! One stray access, by `cpu=`: `how=` and `at=` say which, `wait=` after how many milliseconds. It is not to come back.
 #![no_std]
 #![no_main]
 
 use bulkhead_core::vplat::{GICD_BASE, UART_BASE};
-use bulkhead_guest_tests::{mem, mmu, params, println, program, timer};
+use bulkhead_guest_tests::{cpu, mem, mmu, params, println, program, psci, smp, timer};
 
 program!(main);
 
 fn main() {
+    if params::number("cpu", 0) == 0 {
+        access();
+    } else {
+        smp::start(1, access);
+        // `busy=1` spins, or else sleeps: the VM must end from either.
+        while params::number("busy", 0) != 0 {
+            core::hint::spin_loop();
+        }
+        cpu::halt();
+    }
+}
+
+fn access() {
     let how = params::argument("how").expect("how= is given");
     let at = params::number("at", 0x3000_0000);
     timer::delay_ms(params::number("wait", 0));
-    println!("about to {how} {at:#x}");
+    match params::argument("at") {
+        Some(_) => println!("about to {how} {at:#x}"),
+        None => println!("about to {how}"),
+    }
     match how {
         "read" => {
             mem::read32(at);
@@ -35,6 +51,7 @@ fn main() {
         "beyond-ipa" => {
             mem::read64(mmu::BEYOND_IPA);
         }
+        "off" => psci::system_off(),
         // The emulated devices, in ways that no syndrome describes. Each may be emulated or end the VM.
         "uart-exclusive" => {
             mem::read_exclusive(mmu::NORMAL_ALIAS + UART_BASE.as_u64());

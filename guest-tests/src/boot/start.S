@@ -91,7 +91,7 @@ mmu_on:
     csel    x1, x1, x2, ls
     orr     x0, x0, x1, lsl #32
     msr     tcr_el1, x0
-    mov     x0, #(3 << 20)          // FP/SIMD not trapped
+    movz    x0, #0x0333, lsl #16    // FP/SIMD not trapped; SVE and SME not by EL1 either, where they are
     msr     cpacr_el1, x0
     isb
     tlbi    vmalle1
