@@ -47,28 +47,20 @@ fn check_function(ledger: &Ledger, vm: &Vm, inventory: &Inventory<'_>, function:
     if is_reserved {
         return Err(PlanError::ReservedRegion(function));
     }
-    check_group(ledger, vm.devices(), inventory.devices, device)
+    check_group(vm.devices(), inventory.devices, device)
 }
 
-/// The whole group, bridges left out, is this VM's.
-fn check_group(
-    ledger: &Ledger,
-    records: &[DeviceRecord],
-    devices: &[PciDevice],
-    device: &PciDevice,
-) -> Result<(), PlanError> {
+/// The whole group, bridges left out, is this VM's. So no other VM can have a part of it.
+fn check_group(records: &[DeviceRecord], devices: &[PciDevice], device: &PciDevice) -> Result<(), PlanError> {
     let function = device.function;
-    for other in devices {
+    let missing = devices.iter().find(|other| {
         let is_same = other.function.segment() == function.segment() && other.group == device.group;
-        if !is_same || other.bridge.is_some() || records.iter().any(|record| record.function() == other.function) {
-            continue;
-        }
-        return Err(match ledger.owner_of_function(other.function) {
-            Some((owner, _)) => PlanError::GroupTaken { function, with: other.function, other: owner.name },
-            None => PlanError::GroupNotWhole { function, missing: other.function },
-        });
+        is_same && other.bridge.is_none() && !records.iter().any(|record| record.function() == other.function)
+    });
+    match missing {
+        Some(missing) => Err(PlanError::GroupNotWhole { function, missing: missing.function }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn check_stream(inventory: &Inventory<'_>, function: PciFunction) -> Result<StreamKey, PlanError> {

@@ -53,20 +53,8 @@ pub enum PlanError {
         /// Why.
         fault: DeviceFault,
     },
-    /// A function that cannot be kept apart from one of another VM.
-    #[error(
-        "device {function} cannot be kept apart from {with}, which vm {other} has (no ACS between them): give both to one VM"
-    )]
-    GroupTaken {
-        /// The device.
-        function: PciFunction,
-        /// The other function of its group.
-        with: PciFunction,
-        /// The other's owner.
-        other: Name,
-    },
     /// A group of which a function is missing.
-    #[error("device {function} cannot be kept apart from {missing} (no ACS between them): give the VM both")]
+    #[error("device {function} cannot be kept apart from {missing} (no ACS between them): give one VM both")]
     GroupNotWhole {
         /// The device.
         function: PciFunction,

@@ -263,6 +263,8 @@ fn refuses_devices_of_another_vm_and_their_aliases() {
     let two_functions = vec![Function::endpoint(1, 0, 0x1_1234).multi(), Function::endpoint(1, 1, 0x1_1234)];
     let world = World::new(two_functions, |_| {});
     assert_eq!(world.error(|_| {}), PlanError::GroupNotWhole { function: at(8), missing: at(9) });
+    let split = world.plan(&[vm("one", [0, 1], &[0x08]), vm("two", [2, 3], &[0x09])]);
+    assert!(split.plans().is_empty(), "neither has a part of a group");
     let whole = world.plan(&[vm("one", [0, 1], &[0x08, 0x09])]);
     assert!(whole.refused().is_empty(), "a whole group is given");
     let world = World::new(vec![Function::root_port(1, false, vec![e1000e(0), virtio(0).moved_to(0)])], |_| {});

@@ -95,6 +95,23 @@ fn reads_qemus_host_bridge() {
     assert_eq!(config.start(), PhysAddr::new(0x40_1010_8000));
 }
 
+/// A window is for 32-bit BARs when its last byte is below 4 GiB; of two, the larger one counts.
+#[test]
+fn sorts_windows_by_their_end() {
+    let machine = changed(|tree| {
+        let ranges = [
+            [0x200_0000, 0, 0xf000_0000, 1, 0xf000_0000, 0, 0x1000_0000],
+            [0x200_0000, 0, 0x1000_0000, 1, 0x1000_0000, 0, 0x10_0000],
+            [0x4300_0000, 0, 0xf000_0000, 2, 0, 0, 0x1000_1000],
+        ];
+        set(tree, "/pcie@10000000", "ranges", &Is::Cells(ranges.as_flattened()));
+    })
+    .expect("a machine");
+    let (mem32, mem64) = (machine.pci_hosts[0].mem32.expect("mem32"), machine.pci_hosts[0].mem64.expect("mem64"));
+    assert_eq!((mem32.pci_base, mem32.pci_end()), (0xf000_0000, 1 << 32));
+    assert_eq!((mem64.cpu, mem64.is_prefetchable), (range(2 << 32, 0x1000_1000), true));
+}
+
 #[test]
 fn streams_follow_map_and_mask() {
     let machine = changed(|tree| {

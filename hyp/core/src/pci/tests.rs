@@ -105,6 +105,10 @@ fn leaves_nothing_mastering_or_decoding() {
         let rom = if device.bridge.is_some() { reg::BRIDGE_ROM } else { reg::ROM };
         assert_eq!(bus.read32(device.function, rom) & 1, 0, "ROM of {}", device.function);
     }
+    // Phantom functions, which firmware may have turned on, are off: they would send under ids that nobody owns.
+    let phantom = Function::endpoint(1, 0, 0x1_1234).flr(0xa0, 0x0002).with(0xa8, 0x2a10, 0xffff);
+    let (quiet, _) = found(vec![phantom]);
+    assert_eq!(quiet.read32(at(0, 1, 0), 0xa8), 0x2810);
     let nic = at(1, 0, 0);
     open_path(&mut bus, &devices, nic);
     assert_eq!(bus.read16(at(0, 3, 0), reg::COMMAND) & 7, 6);

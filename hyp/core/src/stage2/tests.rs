@@ -208,6 +208,8 @@ proptest! {
             if result.is_err() {
                 prop_assert_eq!(&memory.tables, &before);
             }
+            let is_clean = memory.tables.values().flatten().all(|descriptor| *descriptor == 0 || descriptor & 1 == 1);
+            prop_assert!(is_clean, "an invalid descriptor that is not zero");
             let near: Vec<u64> = pages.clone().take(4).chain([first.wrapping_sub(1) & 0x7ff_ffff, pages.end, pages.end - 1]).collect();
             for page in model.keys().copied().step_by(37).chain(near) {
                 let found = stage2.query(&memory, Ipa::new(page << 12 | 0x123));
