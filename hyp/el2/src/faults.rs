@@ -1,10 +1,11 @@
 //! A device's fault: one line that names VM, device, stream, address, access and reason.
 
 use bulkhead_core::ids::{PciFunction, SmmuId, StreamId, StreamKey};
-use bulkhead_smmu::{Event, StreamInfo};
+use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
 use log::{error, warn};
+use spin::Mutex;
 
-use crate::{smmu, vm};
+use crate::{smmu, time, vm};
 
 /// Events handled at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
@@ -31,7 +32,7 @@ fn poll(id: SmmuId) -> bool {
         warn!("smmu {}: the event queue overflowed, faults were lost", id.0);
     }
     for stream in &polled.silenced {
-        warn!("smmu {} stream {stream}: too many faults, further ones are counted but not shown", id.0);
+        warn!("smmu {} stream {stream}: a flood of faults, the SMMU records no more of them", id.0);
     }
     if let Some(problem) = polled.error {
         error!("smmu {}: {problem}", id.0);
@@ -52,25 +53,66 @@ pub fn drain(id: SmmuId) {
     global_error_interrupt(id);
 }
 
+/// The last line, so that a burst of faults in one page is one line.
+static LAST: Mutex<Last> =
+    Mutex::new(Last { key: None, line_us: 0, repeats: 0, lines: FaultBudget::new(LINES_PER_SECOND, 1_000_000) });
+
+/// How long after a line the same fault is part of it, in microseconds.
+const REPEAT_US: u64 = 100_000;
+
+/// Lines a second, all devices together; what is over it is counted (`smmu` in the shell).
+const LINES_PER_SECOND: u32 = 64;
+
+/// What makes two faults the same for a reader: stream, page, kind of access, reason.
+type Key = (StreamKey, u64, bool, u8);
+
+struct Last {
+    key: Option<Key>,
+    line_us: u64,
+    repeats: u64,
+    lines: FaultBudget,
+}
+
 fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
+    let page = event.iova.map_or(0, |iova| iova.as_u64() >> 12);
+    let is_write = event.access.is_some_and(|access| access.is_write);
+    let key = (StreamKey { smmu, stream: event.stream }, page, is_write, event.reason.number());
+    let mut last = LAST.lock();
+    let now_us = time::now_us();
+    if last.key == Some(key) && now_us - last.line_us < REPEAT_US {
+        last.repeats += 1;
+        return;
+    }
+    let repeats = core::mem::take(&mut last.repeats);
+    (last.key, last.line_us) = (Some(key), now_us);
+    let verdict = last.lines.take(now_us);
+    drop(last);
+    match verdict {
+        Verdict::Report => (),
+        Verdict::Silence => {
+            warn!("more than {LINES_PER_SECOND} fault lines a second: further ones are counted but not shown");
+            return;
+        }
+        Verdict::Drop => return,
+    }
+    if repeats != 0 {
+        warn!("the fault before came {repeats} times more in its page");
+    }
     let (name, function) = match find_device(smmu, event.stream) {
         Some((name, function)) => (name, Some(function)),
         None => (if owner.is_some() { "?" } else { "none" }, None),
     };
-    let device = heapless::format!(16; "{}", Device(function)).unwrap_or_default();
-    let iova = heapless::format!(20; "{}", Address(event.iova.map(|iova| iova.as_u64()))).unwrap_or_default();
+    let iova = Address(event.iova.map(|iova| iova.as_u64()));
     let access = match event.access {
         Some(access) if access.is_fetch => "fetch",
         Some(access) if access.is_write => "write",
         Some(_) => "read",
         None => "access",
     };
+    let (reason, meaning) = (event.reason.name(), event.reason.meaning());
+    let (smmu, stream, device) = (smmu.0, event.stream, Device(function));
     warn!(
-        "fault vm={name} device={device} smmu={} stream={} iova={iova} {access} reason={}: {}",
-        smmu.0,
-        event.stream,
-        event.reason.name(),
-        event.reason.meaning()
+        "fault vm={name} device={device} smmu={smmu} stream={stream} iova={iova} {access} reason={reason}: {meaning}"
     );
 }
 

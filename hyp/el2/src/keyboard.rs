@@ -78,7 +78,7 @@ pub fn feed_waiting(vm: &'static Vm) {
         serial.uart.receive(byte);
     }
     let is_high = serial.uart.irq_level();
-    drop(serial);
+    // Under the lock, as the guest's own accesses do it: levels arrive in their order.
     virtual_gic::set_level(vm, vplat::UART_INTID, is_high);
 }
 

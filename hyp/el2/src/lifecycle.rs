@@ -7,7 +7,7 @@ use bulkhead_core::addr::{AddrRange, Ipa};
 use log::{error, info, warn};
 
 use crate::{
-    boot, el1, faults, firmware, gic, guest_memory, idle,
+    el1, faults, firmware, gic, guest_memory, idle,
     percpu::{PerCpu, Task},
     start, stats, sysreg, time, virtual_gic,
     vm::{self, Request, State, Vm},
@@ -80,11 +80,21 @@ fn enter(cpu: &'static PerCpu, vm: &'static Vm, vcpu: usize, entry: u64, context
 
 /// Takes this CPU out of its guest. The last one takes devices and memory back, if the VM was asked to stop.
 pub fn leave(cpu: &'static PerCpu, vm: &'static Vm, vcpu: usize) -> ! {
-    // The timers are silent, and what of them is active is not any more.
+    quiesce(cpu, vm, vcpu);
+    let was_last = vm.leave(vcpu);
+    gone(vm, was_last)
+}
+
+/// Silences the vCPU's timers and hands its list registers back, while it still counts as running.
+pub fn quiesce(cpu: &PerCpu, vm: &Vm, vcpu: usize) {
     sysreg::write!("cntv_ctl_el0", 0);
     sysreg::write!("cntp_ctl_el0", 0);
     sysreg::isb();
-    let was_last = vm.leave(vcpu);
+    virtual_gic::withdraw(cpu, vm, vcpu);
+}
+
+/// What remains once the vCPU does not count as running any more.
+pub fn gone(vm: &'static Vm, was_last: bool) -> ! {
     if was_last && vm.request() != Request::None {
         tear_down(vm);
     }
@@ -92,7 +102,6 @@ pub fn leave(cpu: &'static PerCpu, vm: &'static Vm, vcpu: usize) -> ! {
     HCR_EL2.set(1 << 31);
     VTTBR_EL2.set(0);
     sysreg::isb();
-    let _ = cpu;
     idle::sleep()
 }
 
@@ -195,7 +204,6 @@ pub fn after_stop() {
         firmware::system_off();
         warn!("the firmware did not power the machine off");
     }
-    let _ = boot::machine();
 }
 
 /// Whether a range of guest addresses is RAM that may hold code.

@@ -75,13 +75,28 @@ pub fn with<R>(cpu: &PerCpu, vm: &Vm, vcpu: usize, f: impl FnOnce(&mut Vgic) -> 
     let all = [synced, effects, flushed];
     for effect in all {
         for deactivation in vgic.deactivations(effect) {
-            deactivate(cpu, vm, vcpu, deactivation);
+            deactivate(vm, vcpu, deactivation);
         }
     }
     drop(vgic);
     drop(lrs);
     kick(cpu, vm, all.iter().fold(0, |mask, effect| mask | effect.kick));
     result
+}
+
+/// Takes the list registers' state back for good: this vCPU leaves, others may wait for what it holds.
+pub fn withdraw(cpu: &PerCpu, vm: &Vm, vcpu: usize) {
+    let mut lrs = cpu.lrs.lock();
+    let mut vgic = vm.vgic.lock();
+    pull(&mut lrs);
+    let effects = vgic.sync(vcpu, &lrs);
+    for deactivation in vgic.deactivations(effects) {
+        deactivate(vm, vcpu, deactivation);
+    }
+    drop(vgic);
+    *lrs = empty();
+    drop(lrs);
+    kick(cpu, vm, effects.kick);
 }
 
 fn pull(lrs: &mut ListRegisters) {
@@ -105,7 +120,7 @@ fn push(vgic: &mut Vgic, vcpu: usize, lrs: &mut ListRegisters) -> Effects {
 }
 
 /// Deactivates a physical interrupt; a PPI of another CPU is that CPU's to deactivate.
-fn deactivate(cpu: &PerCpu, vm: &Vm, own: usize, what: Deactivation) {
+fn deactivate(vm: &Vm, own: usize, what: Deactivation) {
     let interrupt = IntId(u32::from(what.physical));
     if interrupt.is_spi() || what.vcpu == own {
         gic::deactivate(interrupt);
@@ -113,7 +128,6 @@ fn deactivate(cpu: &PerCpu, vm: &Vm, own: usize, what: Deactivation) {
         other.ask_deactivation(interrupt);
         other.kick();
     }
-    let _ = cpu;
 }
 
 /// Makes the vCPUs in `mask` leave their guest and look at the virtual GIC; the calling one does so anyway.

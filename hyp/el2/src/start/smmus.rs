@@ -53,5 +53,7 @@ fn config(machine: &Machine, id: SmmuId, is_coherent: bool) -> Config {
     let mut config = Config::new(u8::try_from(bits).unwrap_or(64), last);
     // IDR0.COHACC says what the SMMU can do; a tree without `dma-coherent` says that the board cannot (rule 10).
     config.is_forced_non_coherent = !is_coherent;
+    // A device that faults on each word of a transfer is no flood yet; lines on the console have a limit of their own.
+    config.fault_limit = 4096;
     config
 }

@@ -17,7 +17,6 @@ use log::{error, info, warn};
 use smccc::arch::{SMCCC_ARCH_WORKAROUND_1, SMCCC_ARCH_WORKAROUND_2, SMCCC_ARCH_WORKAROUND_3};
 
 use crate::{
-    boot,
     bridge::{self, Bridge, BridgeError},
     firmware, image, percpu, smmu, sysreg,
     tables::{GuestTables, TablesError},
@@ -197,5 +196,4 @@ fn report_unassigned(ledger: &Ledger) {
             warn!("device {}: {fault}", device.function);
         }
     }
-    let _ = boot::machine();
 }

@@ -26,18 +26,27 @@ fn call(trapped: &mut Trapped<'_>) {
     let x = &trapped.frame.x;
     let call = Call::decode([x[0], x[1], x[2], x[3]]);
     let (vm, vcpu) = (trapped.vm, trapped.vcpu);
-    let outcome = vm.psci.lock().handle(vcpu, call, |ipa| lifecycle::is_ram(vm, ipa));
+    // Power states and the count of running vCPUs change together, under this lock.
+    let mut psci = vm.psci.lock();
+    let outcome = psci.handle(vcpu, call, |ipa| lifecycle::is_ram(vm, ipa));
     match outcome {
         Outcome::Return(value) => trapped.frame.set(0, value),
         Outcome::StartVcpu { vcpu: other, entry, context } => {
             vm.enter(other);
+            drop(psci);
             if let Some(home) = vm.cpu_of(other).and_then(percpu::of) {
                 home.post(Task::StartVcpu { entry, context });
             }
             trapped.frame.set(0, 0);
         }
-        Outcome::StopThisVcpu => lifecycle::leave(trapped.cpu, vm, vcpu),
+        Outcome::StopThisVcpu => {
+            lifecycle::quiesce(trapped.cpu, vm, vcpu);
+            let was_last = vm.leave(vcpu);
+            drop(psci);
+            lifecycle::gone(vm, was_last)
+        }
         Outcome::Standby => {
+            drop(psci);
             trapped.frame.set(0, 0);
             standby(trapped);
         }

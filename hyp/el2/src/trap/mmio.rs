@@ -144,10 +144,11 @@ fn uart(trapped: &mut Trapped<'_>, request: Request) -> Next {
     let is_high = serial.uart.irq_level();
     let has_partial_line = serial.line.is_pending();
     let can_receive = serial.uart.can_receive();
-    drop(serial);
     if is_high != was_high {
+        // Under the lock: a byte that arrives on another CPU must not be followed by an older level.
         virtual_gic::set_level(vm, vplat::UART_INTID, is_high);
     }
+    drop(serial);
     if has_partial_line {
         keyboard::ask_tick();
     }

@@ -20,8 +20,8 @@ use crate::{
 
 /// Base-2 logarithm of the commands in the command queue: one page.
 const CMDQ_LOG2: u8 = 8;
-/// Base-2 logarithm of the events in the event queue: two pages.
-const EVENTQ_LOG2: u8 = 8;
+/// Base-2 logarithm of the events in the event queue: 64 KiB, room for a page's worth of faulting words twice over.
+const EVENTQ_LOG2: u8 = 11;
 /// Bound of each wait of a panicking hypervisor.
 const PANIC_TIMEOUT_US: u64 = 10_000;
 /// Bits of CR0 and CR0ACK that the driver knows.
