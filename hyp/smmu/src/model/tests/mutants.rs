@@ -151,7 +151,10 @@ fn missing_cleans_are_seen() {
 
 #[test]
 fn a_missing_invalidate_shows_stale_events() {
-    let model = Model::new(ModelConfig::new(ModelConfig::MMU600));
+    // A queue of 256 events.
+    let idr1 = ModelConfig::MMU600.idr1 & !(31 << 16) | 8 << 16;
+    let id = crate::features::IdRegisters { idr1, ..ModelConfig::MMU600 };
+    let model = Model::new(ModelConfig::new(id));
     let platform = Mutant::new(model.clone(), Mutation::DropInvalidates);
     let mut driver = Smmu::take_over(platform, SmmuId(0), Config::new(40, 0x3ff)).expect("take-over");
     let mut wrong = 0;

@@ -5,6 +5,7 @@ use bulkhead_core::{addr::Iova, ids::StreamId};
 use super::{HOLE, IOVA, every_config, reason, take_over, vm};
 use crate::{
     event::Reason,
+    features::IdRegisters,
     model::{DmaAccess, Model, ModelConfig, Outcome},
     smmu::StreamState,
 };
@@ -70,7 +71,9 @@ fn reading_events_is_bounded_and_resumes_across_the_queues_end() {
 
 #[test]
 fn an_overflow_is_told_once_and_acknowledged() {
-    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    // A queue of 256 events.
+    let idr1 = ModelConfig::QEMU.idr1 & !(31 << 16) | 8 << 16;
+    let model = Model::new(ModelConfig::new(IdRegisters { idr1, ..ModelConfig::QEMU }));
     let mut smmu = take_over(&model);
     for round in 0..3 {
         for _ in 0..300 {
