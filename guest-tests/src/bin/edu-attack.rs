@@ -13,6 +13,8 @@ program!(main);
 
 /// The least that a transfer has: one fault for a write, one for a read.
 const PROBE_BYTES: u64 = 4;
+/// A transfer over the end of RAM.
+const STRADDLE_BYTES: u64 = 64;
 const ATTACK: u64 = 0xa77a_c4a7_7ac4_a77a;
 
 /// Where our own scratch memory has its parts.
@@ -66,12 +68,12 @@ fn own_at(edu: Edu, buffers: &Buffers, name: &str, target: u64) {
 }
 
 fn straddle(edu: Edu, buffers: &Buffers) {
-    let half = BUFFER_BYTES / 2;
+    let half = STRADDLE_BYTES / 2;
     let start = params::ram_end() - half;
     mem::fill(start, half, 13);
     println!("target straddle at {start:#x}");
     load_pattern(edu, buffers);
-    edu.write(start, 0, BUFFER_BYTES);
+    edu.write(start, 0, STRADDLE_BYTES);
     let own = (0..half).step_by(8).all(|offset| {
         let word = mem::read64(start + offset);
         word == mem::pattern(ATTACK, offset) || word == mem::pattern(13, offset)
