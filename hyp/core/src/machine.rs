@@ -4,6 +4,8 @@
 //! Disabled nodes are absent. Capacities are the constants beside the fields; more of a thing is an error.
 
 mod cpu;
+#[cfg(test)]
+mod damage;
 mod error;
 mod frame;
 mod gic;
@@ -59,7 +61,7 @@ pub const COMPATIBLE_MAX: usize = 4;
 pub const BOOTARGS_BYTES: usize = 256;
 
 /// Most searches of the whole tree for one property: a damaged tree must not take minutes.
-const LOOKUPS_MAX: usize = 64;
+const LOOKUPS_MAX: usize = 16;
 
 /// Everything that EL2 knows of the machine.
 #[derive(Clone, Debug, Default)]

@@ -8,6 +8,8 @@ use super::error::MachineError;
 
 /// Most nested nodes; the deepest of 2,700 trees in use has 11.
 pub const DEPTH_MAX: usize = 16;
+/// Most nodes; the largest of those trees has 222 KB and some 3,000.
+const NODES_MAX: usize = 16_384;
 /// Largest tree that the arm64 boot protocol allows, in bytes.
 const TOTAL_MAX: u32 = 2 << 20;
 const HEADER_BYTES: u32 = 40;
@@ -69,7 +71,7 @@ impl<'a> Frame<'a> {
 }
 
 fn check_structure(structure: &[u8], strings: &[u8]) -> Result<(), MachineError> {
-    let (mut offset, mut depth) = (0, 0);
+    let (mut offset, mut depth, mut nodes) = (0, 0, 0);
     // Whether the last thing closed was a node: a property must not follow.
     let mut is_after_child = false;
     loop {
@@ -86,6 +88,10 @@ fn check_structure(structure: &[u8], strings: &[u8]) -> Result<(), MachineError>
                 let name = text(structure, offset).ok_or(bad("name of a node"))?;
                 offset = (offset + name.len() + 1).next_multiple_of(4);
                 depth += 1;
+                nodes += 1;
+                if nodes > NODES_MAX {
+                    return Err(MachineError::TooMany { what: "nodes", limit: NODES_MAX });
+                }
                 is_after_child = false;
             }
             PROP => {

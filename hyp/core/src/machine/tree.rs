@@ -3,6 +3,9 @@
 //! Of the crate only nodes and raw property values are used, in its fallible mode, and only on a checked
 //! [`Frame`]: its typed properties assume cell counts that real trees do not have.
 
+mod path;
+mod value;
+
 use fdt::{
     Fdt,
     helpers::UnalignedFallibleNode,
@@ -11,11 +14,14 @@ use fdt::{
 };
 use heapless::Vec;
 
+pub use self::{
+    path::Path,
+    value::{Cells, Value},
+};
 use super::{
     error::{Label, MachineError},
     frame::{DEPTH_MAX, Frame},
 };
-use crate::addr::{AddrRange, PhysAddr};
 
 type Mode<'a> = (UnalignedParser<'a>, NoPanic);
 
@@ -109,7 +115,7 @@ impl<'a> Node<'a> {
     /// The value of a property, if the node has it.
     pub fn property(self, name: &str) -> Option<Value<'a>> {
         let property = self.0.raw_property(name).ok()??;
-        Some(Value(property.value))
+        Some(Value::new(property.value))
     }
 
     /// Whether the node has a property.
@@ -156,197 +162,6 @@ impl<'a> Node<'a> {
     pub fn bad(self, property: &'static str) -> MachineError {
         MachineError::BadProperty { node: self.label(), property }
     }
-}
-
-/// The bytes of a property.
-#[derive(Clone, Copy)]
-pub struct Value<'a>(&'a [u8]);
-
-impl<'a> Value<'a> {
-    /// Whether there are no bytes.
-    pub fn is_empty(self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The cells, a remainder of less than four bytes left out.
-    pub fn cells(self) -> Cells<'a> {
-        Cells(self.0)
-    }
-
-    /// The one cell.
-    pub fn cell(self) -> Option<u32> {
-        Some(u32::from_be_bytes(self.0.try_into().ok()?))
-    }
-
-    /// A number of one or two cells, by the length.
-    pub fn number(self) -> Option<u64> {
-        match self.0.len() {
-            4 | 8 => self.cells().number(self.0.len() / 4),
-            _ => None,
-        }
-    }
-
-    /// The text up to the first zero byte.
-    pub fn text(self) -> Option<&'a str> {
-        self.strings().next()
-    }
-
-    /// The texts, each ended by a zero byte.
-    pub fn strings(self) -> impl Iterator<Item = &'a str> {
-        let ended = self.0.strip_suffix(&[0]).unwrap_or(self.0);
-        ended.split(|&byte| byte == 0).map(|text| core::str::from_utf8(text).unwrap_or(""))
-    }
-}
-
-/// Reads cells one after the other.
-#[derive(Clone, Copy)]
-pub struct Cells<'a>(&'a [u8]);
-
-impl Cells<'_> {
-    /// Whether fewer than four bytes are left.
-    pub fn is_empty(self) -> bool {
-        self.0.len() < 4
-    }
-
-    /// A number of `count` cells, at most two; zero cells are the number 0.
-    pub fn number(&mut self, count: usize) -> Option<u64> {
-        match count {
-            0 => Some(0),
-            1 => Some(u64::from(self.next()?)),
-            2 => Some(u64::from(self.next()?) << 32 | u64::from(self.next()?)),
-            _ => None,
-        }
-    }
-
-    /// Leaves `count` cells out.
-    pub fn skip_cells(&mut self, count: usize) -> Option<()> {
-        self.0 = self.0.get(count.checked_mul(4)?..)?;
-        Some(())
-    }
-}
-
-impl Iterator for Cells<'_> {
-    type Item = u32;
-
-    fn next(&mut self) -> Option<u32> {
-        let (cell, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u32::from_be_bytes(*cell))
-    }
-}
-
-/// A node and its ancestors.
-#[derive(Clone)]
-pub struct Path<'a> {
-    /// The root first, the parent last.
-    ancestors: Vec<Node<'a>, DEPTH_MAX>,
-    node: Node<'a>,
-}
-
-impl<'a> Path<'a> {
-    const fn new(root: Node<'a>) -> Self {
-        Self { ancestors: Vec::new(), node: root }
-    }
-
-    fn descend(&mut self, child: Node<'a>) -> Result<(), MachineError> {
-        self.ancestors.push(self.node).map_err(|_| unreadable())?;
-        self.node = child;
-        Ok(())
-    }
-
-    fn ascend(&mut self) {
-        if let Some(parent) = self.ancestors.pop() {
-            self.node = parent;
-        }
-    }
-
-    /// The node itself.
-    pub const fn node(&self) -> Node<'a> {
-        self.node
-    }
-
-    /// The node's parent, if it is not the root.
-    pub fn parent(&self) -> Option<Node<'a>> {
-        self.ancestors.last().copied()
-    }
-
-    /// The path of the parent.
-    pub fn up(&self) -> Option<Self> {
-        let mut path = self.clone();
-        path.node = path.ancestors.pop()?;
-        Some(path)
-    }
-
-    /// Number of ancestors: 0 for the root.
-    pub fn depth(&self) -> usize {
-        self.ancestors.len()
-    }
-
-    /// The first of this node and its ancestors that answers.
-    pub fn inherited<T>(&self, ask: impl FnMut(&Node<'a>) -> Option<T>) -> Option<T> {
-        core::iter::once(&self.node).chain(self.ancestors.iter().rev()).find_map(ask)
-    }
-
-    /// Whether DMA of the device is coherent with the CPUs' caches, as it or its nearest bus says.
-    pub fn is_coherent(&self) -> bool {
-        self.inherited(|node| match (node.has("dma-noncoherent"), node.has("dma-coherent")) {
-            (true, _) => Some(false),
-            (false, true) => Some(true),
-            (false, false) => None,
-        })
-        .unwrap_or(false)
-    }
-
-    /// Entries of `reg`, as CPU addresses; `None` for one that is empty or outside of its bus.
-    pub fn regs(&self) -> impl Iterator<Item = Option<AddrRange<PhysAddr>>> {
-        self.bus_regs().map(|(address, size_bytes)| self.translate(address, size_bytes))
-    }
-
-    /// Entries of `reg` as the node's bus addresses them: address and size in bytes.
-    pub fn bus_regs(&self) -> impl Iterator<Item = (u64, u64)> {
-        let (address_cells, size_cells) = self.parent().map_or((2, 1), Node::child_cells);
-        let mut cells = self.node().property("reg").map_or(Cells(&[]), Value::cells);
-        let next = move || Some((cells.number(address_cells)?, cells.number(size_cells)?));
-        // An entry of no cells would never end.
-        let limit = if address_cells == 0 && size_cells == 0 { 0 } else { usize::MAX };
-        core::iter::from_fn(next).take(limit)
-    }
-
-    /// The entry of `reg` at `place`, which must exist.
-    pub fn reg(&self, place: usize) -> Result<AddrRange<PhysAddr>, MachineError> {
-        self.regs().nth(place).flatten().ok_or(self.node().bad("reg"))
-    }
-
-    /// CPU addresses of `size_bytes` bytes at `address` on this node's bus, through the `ranges` of every bus above.
-    pub fn translate(&self, address: u64, size_bytes: u64) -> Option<AddrRange<PhysAddr>> {
-        let mut address = address;
-        let buses = self.ancestors.iter().rev();
-        for (bus, above) in buses.clone().zip(buses.skip(1)) {
-            address = through_ranges(*bus, *above, address, size_bytes)?;
-        }
-        AddrRange::new(PhysAddr::new(address), size_bytes)
-    }
-}
-
-/// `address` of `bus` as an address of the bus above it (Devicetree Specification 2.3.8).
-fn through_ranges(bus: Node<'_>, above: Node<'_>, address: u64, size_bytes: u64) -> Option<u64> {
-    let ranges = bus.property("ranges")?;
-    if ranges.is_empty() {
-        return Some(address);
-    }
-    let (child_cells, size_cells) = bus.child_cells();
-    let (parent_cells, _) = above.child_cells();
-    let mut cells = ranges.cells();
-    while !cells.is_empty() && size_cells > 0 {
-        let child = cells.number(child_cells)?;
-        let parent = cells.number(parent_cells)?;
-        let size = cells.number(size_cells)?;
-        let Some(offset) = address.checked_sub(child) else { continue };
-        if offset.checked_add(size_bytes).is_some_and(|end| end <= size) {
-            return parent.checked_add(offset);
-        }
-    }
-    None
 }
 
 /// A walk over the tree, each node before its children, without recursion.
