@@ -44,9 +44,9 @@ pub enum Visibility {
 /// How the SMMU caches an invalid stream table entry. Both are allowed (3.21.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Caching {
-    /// As a whole, invalid as it is: it stays invalid until CMD_CFGI_STE.
+    /// As a whole, invalid as it is (level-1 descriptors too): it stays invalid until CMD_CFGI_STE.
     Whole,
-    /// Word by word: the body of an invalid entry may have been read ahead, and be used when word 0 becomes valid.
+    /// Word by word: the body of an invalid entry may have been read ahead, and be used when word 0 becomes valid. Invalid level-1 descriptors are not kept.
     ByWord,
 }
 

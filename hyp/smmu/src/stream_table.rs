@@ -50,7 +50,7 @@ pub(crate) struct Place {
     pub(crate) new_descriptor: Option<(PhysAddr, u64)>,
 }
 
-/// Allocates zeroed memory for the SMMU, checks what the allocator gave, and cleans it where that is needed.
+/// Allocates zeroed memory for the SMMU, checks what the allocator gave, and sees that the zeroes are in memory.
 pub(crate) fn alloc<P: Platform>(
     platform: &mut P,
     features: &Features,
@@ -69,6 +69,8 @@ pub(crate) fn alloc<P: Platform>(
     if !features.is_coherent {
         platform.clean(at, pages * PAGE_SIZE);
     }
+    // The zeroes are in memory before anything can point at them, and before the SMMU writes there.
+    platform.barrier();
     Ok(at)
 }
 

@@ -127,6 +127,7 @@ impl State {
             let l1_at = self.table_base() + u64::from(stream >> split) * 8;
             if u64::from(stream) >> self.table_log2() == 0
                 && let Some(descriptor) = cached.or_else(|| self.memory.device_read(l1_at))
+                && (descriptor & 31 != 0 || self.config.caching == Caching::Whole)
             {
                 self.configs.descriptors.insert(stream >> split, descriptor);
             }

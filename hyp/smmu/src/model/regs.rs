@@ -65,7 +65,7 @@ impl Regs {
             cmdq_cons: if on { 3 } else { 0 },
             eventq_base: if on { firmware | 5 } else { 0 },
             eventq_prod: if on { 7 | 1 << 31 } else { 0 },
-            eventq_cons: 0,
+            eventq_cons: if on { 5 } else { 0 },
         }
     }
 

@@ -120,8 +120,6 @@ fn take_over<P: Platform>(platform: &mut P, config: &Config) -> Result<Parts, Er
     }
     platform.write32(offset::CR2, cr2.into());
     let table = StreamTable::new(platform, &features, config.last_stream)?;
-    // The tables' zeroes are in memory before the SMMU may look.
-    platform.barrier();
     write_base(platform, "STRTAB_BASE", offset::STRTAB_BASE, table.base_register())?;
     platform.write32(offset::STRTAB_BASE_CFG, table.config_register());
     let kept = platform.read32(offset::STRTAB_BASE_CFG);
@@ -136,7 +134,6 @@ fn take_over<P: Platform>(platform: &mut P, config: &Config) -> Result<Parts, Er
     // 5. The command queue, and through it: nothing cached of whatever was configured before.
     let log2 = CMDQ_LOG2.min(features.cmdq_log2);
     let base = alloc(platform, &features, "command queue", COMMAND_BYTES << log2)?;
-    platform.barrier();
     let register = (base.as_u64() & QUEUE_BASE_ADDR) | u64::from(log2);
     write_base(platform, "CMDQ_BASE", offset::CMDQ_BASE, register)?;
     platform.write32(offset::CMDQ_PROD, 0);
@@ -156,7 +153,6 @@ fn take_over<P: Platform>(platform: &mut P, config: &Config) -> Result<Parts, Er
     // 6. The event queue and the wired interrupts.
     let log2 = EVENTQ_LOG2.min(features.eventq_log2);
     let base = alloc(platform, &features, "event queue", EVENT_BYTES << log2)?;
-    platform.barrier();
     let register = (base.as_u64() & QUEUE_BASE_ADDR) | u64::from(log2);
     write_base(platform, "EVENTQ_BASE", offset::EVENTQ_BASE, register)?;
     platform.write32(offset::EVENTQ_PROD, 0);

@@ -19,8 +19,6 @@ impl<P: Platform> Smmu<P> {
     pub(super) fn write_entry(&mut self, stream: StreamId, ste: &Ste) -> Result<(), Error> {
         let place = self.table.find_or_add(&mut self.platform, &self.features, stream)?;
         if let Some((descriptor, value)) = place.new_descriptor {
-            // The level-2 table's zeroes are in memory before it can be found.
-            self.platform.barrier();
             self.store(descriptor, value);
             self.forget(stream, false)?;
             self.table.set_found(stream);

@@ -110,3 +110,50 @@ fn a_wild_consumer_index_is_an_error() {
     let vmid = Vmid::new(1).expect("a vmid");
     assert!(matches!(smmu.flush_vmid(vmid), Err(Error::QueueCorrupt { .. })));
 }
+
+#[test]
+fn a_flush_that_fails_stops_every_stream_of_its_vmid() {
+    for config in every_config() {
+        let model = Model::new(config);
+        let mut smmu = take_over(&model);
+        let (ours, theirs) = (vm(&model, 1), vm(&model, 2));
+        smmu.attach(StreamId(8), &ours.s2).expect("attach");
+        smmu.attach(StreamId(0x108), &ours.s2).expect("attach");
+        smmu.attach(StreamId(16), &theirs.s2).expect("attach");
+        model.refuse(S12_VMALL, 1, 1);
+        assert!(smmu.flush_vmid(ours.s2.vmid).is_err());
+        for (stream, state, word0) in [
+            (8, StreamState::Quarantined, 0),
+            (0x108, StreamState::Quarantined, 0),
+            (16, StreamState::Attached, 0b1101),
+        ] {
+            let info = smmu.find_stream(StreamId(stream)).expect("known");
+            assert_eq!(info.state, state);
+            assert_eq!(model.entry(StreamId(stream)).expect("an entry")[0], word0);
+        }
+        let _ = smmu.detach(StreamId(8)).expect("detach");
+        let _ = smmu.detach(StreamId(0x108)).expect("detach");
+        smmu.attach(StreamId(8), &ours.s2).expect("attach");
+        model.assert_clean();
+    }
+}
+
+#[test]
+fn a_level_1_descriptor_that_was_not_forgotten_is_so_at_the_next_attach() {
+    for config in every_config() {
+        let model = Model::new(config);
+        let mut smmu = take_over(&model);
+        let vm = vm(&model, 1);
+        let (first, second) = (StreamId(0x108), StreamId(0x110));
+        model.grant(second, vm.frame, 4096);
+        // The SMMU caches that there is no level-2 table.
+        let _ = model.dma(second, super::IOVA, DmaAccess::Read);
+        model.refuse(0x03, 1, 1);
+        assert!(smmu.attach(first, &vm.s2).is_err());
+        let _ = smmu.detach(first).expect("detach");
+        smmu.attach(second, &vm.s2).expect("attach");
+        let outcome = model.dma(second, super::IOVA, DmaAccess::Read);
+        assert!(!outcome.is_contained(), "{config:x?} {outcome:?}");
+        model.assert_clean();
+    }
+}

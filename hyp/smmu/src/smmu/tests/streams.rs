@@ -6,7 +6,7 @@ use bulkhead_core::{
     stage2::S2Config,
 };
 
-use super::{HOLE, IOVA, S2_IPA, SYNC, every_config, reason, take_over, vm};
+use super::{HOLE, IOVA, S2_IPA, S12_VMALL, SYNC, every_config, reason, take_over, vm};
 use crate::{
     error::Error,
     event::Reason,
@@ -219,5 +219,44 @@ fn cache_maintenance_may_be_forced_on_any_smmu() {
     model.grant(StreamId(8), vm.frame, 4096);
     smmu.attach(StreamId(8), &vm.s2).expect("attach");
     assert_eq!(model.dma(StreamId(8), IOVA, DmaAccess::Read), Outcome::Translated(vm.frame));
+    model.assert_clean();
+}
+
+#[test]
+fn a_table_taken_out_can_be_given_up_after_a_flush_of_its_range() {
+    // Would miss a flush of leaves alone: the walk cache still holds the level-3 table.
+    for config in every_config() {
+        for pages in [1, 2, 512] {
+            let model = Model::new(config);
+            let mut smmu = take_over(&model);
+            let mut vm = vm(&model, 1);
+            let nic = StreamId(8);
+            model.grant(nic, vm.frame, 4096);
+            smmu.attach(nic, &vm.s2).expect("attach");
+            let base = Ipa::new(0x4060_0000);
+            let table = PhysAddr::new(model.alloc(1, 4096).as_u64());
+            vm.table.store(base, 2, table.as_u64() | 3);
+            vm.table.map_page(base, vm.frame, true);
+            assert!(!model.dma(nic, Iova::identity(base), DmaAccess::Read).is_contained());
+            vm.table.store(base, 2, 0);
+            let range = AddrRange::new(Iova::identity(base), pages * 4096).expect("a range");
+            let _ = smmu.flush_range(vm.s2.vmid, range).expect("flush");
+            model.release(table, 4096);
+            model.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn a_vmid_is_flushed_before_its_first_stream_alone() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let mut smmu = take_over(&model);
+    let vm = vm(&model, 1);
+    for (stream, flushes) in [(8, 1), (16, 1), (24, 1)] {
+        smmu.attach(StreamId(stream), &vm.s2).expect("attach");
+        assert_eq!(model.executed(S12_VMALL), flushes);
+    }
+    let _ = smmu.detach(StreamId(8)).expect("detach");
+    assert_eq!(model.executed(S12_VMALL), 2);
     model.assert_clean();
 }
