@@ -4,10 +4,10 @@ use bulkhead_core::{addr::Iova, ids::StreamId};
 
 use super::{HOLE, IOVA, every_config, reason, take_over, vm};
 use crate::{
-    event::Reason,
+    event::{Event, Reason},
     features::IdRegisters,
     model::{DmaAccess, Model, ModelConfig, Outcome},
-    smmu::StreamState,
+    smmu::{StreamInfo, StreamState},
 };
 
 #[test]
@@ -45,26 +45,28 @@ fn a_stream_over_its_budget_is_silenced_and_goes_on_working() {
 
 #[test]
 fn reading_events_is_bounded_and_resumes_across_the_queues_end() {
-    for config in every_config() {
+    // A queue of 32 events: 20 rounds go round it 12 times, and each stream is another than the slot's last.
+    for mut config in every_config() {
+        config.id.idr1 = config.id.idr1 & !(31 << 16) | 5 << 16;
         let model = Model::new(config);
         let mut smmu = take_over(&model);
-        let mut seen = 0;
-        for round in 0..40u64 {
-            for step in 0..20 {
-                let stream = StreamId(u32::try_from(round * 20 + step).expect("small") & 0x3ff);
-                let _ = model.dma(stream, Iova::new(0), DmaAccess::Read);
+        let mut streams = 0..400u32;
+        for _ in 0..20 {
+            let mut sent = streams.clone();
+            for stream in sent.by_ref().take(20) {
+                let _ = model.dma(StreamId(stream), Iova::new(0), DmaAccess::Read);
             }
-            let polled = smmu.poll_events(15, |_, _| {});
-            assert_eq!((polled.seen, polled.has_more), (15, true));
-            let polled = smmu.poll_events(15, |event, info| {
+            let mut check = |event: &Event, info: Option<&StreamInfo>| {
                 assert!(matches!(event.reason, Reason::BadSte | Reason::BadStreamId));
-                assert_eq!(info, None);
-            });
+                assert_eq!((Some(event.stream.0), info), (streams.next(), None));
+            };
+            let polled = smmu.poll_events(15, &mut check);
+            assert_eq!((polled.seen, polled.has_more), (15, true));
+            let polled = smmu.poll_events(15, &mut check);
             assert_eq!((polled.seen, polled.has_more, polled.has_overflowed), (5, false, false));
-            seen += 20;
             model.sleep(2_000_000);
         }
-        assert_eq!(smmu.counters().events, seen);
+        assert_eq!(smmu.counters().events, 400);
         model.assert_clean();
     }
 }

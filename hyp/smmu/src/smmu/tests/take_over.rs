@@ -129,3 +129,16 @@ fn the_translations_of_el2s_regime_go_where_it_exists() {
         assert_eq!((model.executed(0x04), model.executed(0x30)), (1, 1));
     }
 }
+
+#[test]
+fn memory_that_the_smmu_cannot_take_is_refused() {
+    for (at, alignment) in [(1 << 44, 4096), (0x4000_0800, 4096), (u64::MAX & !0xfff, 4096)] {
+        let at = PhysAddr::new(at);
+        let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+        let platform = Mutant::new(model.clone(), Mutation::AllocAt(at));
+        let taken = Smmu::take_over(platform, SmmuId(0), config()).map(drop);
+        let expected = Error::BadMemory { what: "stream table", at, alignment, oas_bits: 44 };
+        assert_eq!(taken, Err(expected));
+        assert!(model.is_global_abort() && !model.is_enabled());
+    }
+}
