@@ -7,6 +7,8 @@ use crate::{
     event::{Event, Reason},
     features::IdRegisters,
     model::{DmaAccess, Model, ModelConfig, Outcome},
+    platform::Platform,
+    registers::offset,
     smmu::{StreamInfo, StreamState},
 };
 
@@ -100,5 +102,10 @@ fn global_errors_are_told_and_acknowledged_once() {
     assert!(report.is_dead && report.has_lost_events);
     assert_eq!(std::format!("{report}"), "EVENTQ_ABT_ERR | SFM_ERR: service failure, every transaction is aborted");
     assert_eq!(smmu.handle_gerror(), None);
+    // An error of the command queue is for the wait that it stopped: acknowledged here, the command would be tried
+    // again as it is.
+    model.raise(1);
+    assert_eq!(smmu.handle_gerror(), None);
+    assert_eq!(model.clone().read32(offset::GERROR) ^ model.clone().read32(offset::GERRORN), 1);
     model.assert_clean();
 }

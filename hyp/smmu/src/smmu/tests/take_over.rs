@@ -132,7 +132,7 @@ fn the_translations_of_el2s_regime_go_where_it_exists() {
 
 #[test]
 fn memory_that_the_smmu_cannot_take_is_refused() {
-    for (at, alignment) in [(1 << 44, 4096), (0x4000_0800, 4096), (u64::MAX & !0xfff, 4096)] {
+    for (at, alignment) in [(1 << 44, 4096), (0x4000_0800, 4096), (!0xfff, 4096)] {
         let at = PhysAddr::new(at);
         let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
         let platform = Mutant::new(model.clone(), Mutation::AllocAt(at));
