@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::{
     image::flatten,
     setup::toolchain::{self, TARGET},
+    symbols,
     workspace::Workspace,
 };
 
@@ -39,7 +40,7 @@ pub fn hypervisor(workspace: &Workspace) -> Result<Hypervisor> {
     let path = executables.values().next().context("no program was built")?;
     let image = workspace.out().join("bulkhead.img");
     let elf = workspace.out().join("bulkhead.elf");
-    write_flat(path, &image)?;
+    write_flat(path, &image, true)?;
     fs::copy(path, &elf).with_context(|| format!("writing {}", elf.display()))?;
     Ok(Hypervisor { image, elf })
 }
@@ -50,14 +51,18 @@ pub fn hypervisor(workspace: &Workspace) -> Result<Hypervisor> {
 /// When the build fails; cargo has said why.
 pub fn guests(workspace: &Workspace) -> Result<()> {
     for (name, path) in cargo_build(workspace, GUESTS)? {
-        write_flat(&path, &workspace.guest_images().join(name))?;
+        write_flat(&path, &workspace.guest_images().join(name), false)?;
     }
     Ok(())
 }
 
-fn write_flat(elf: &Path, image: &Path) -> Result<()> {
+fn write_flat(elf: &Path, image: &Path, has_symbols: bool) -> Result<()> {
     let bytes = fs::read(elf).with_context(|| format!("reading {}", elf.display()))?;
-    let flat = flatten(&bytes).with_context(|| format!("making {} flat", elf.display()))?;
+    let mut flat = flatten(&bytes).with_context(|| format!("making {} flat", elf.display()))?;
+    if has_symbols {
+        symbols::fill(&bytes, &mut flat).with_context(|| format!("naming the functions of {}", elf.display()))?;
+        symbols::check(&bytes, &flat)?;
+    }
     if let Some(folder) = image.parent() {
         fs::create_dir_all(folder)?;
     }

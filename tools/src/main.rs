@@ -14,6 +14,7 @@ mod scenario;
 mod setup;
 mod smoke;
 mod suite;
+mod symbols;
 mod workspace;
 
 use clap::Parser;

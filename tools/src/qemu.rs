@@ -74,9 +74,12 @@ impl QemuLine {
     }
 
     /// The NICs of the default bundle on one wire, with QEMU's user network (10.0.2.2) as the third station.
+    ///
+    /// The user network takes every IPv4 connection on the wire for its own, so the guests reach each other by IPv6.
     pub fn default_nics(&mut self) -> &mut Self {
         self.hub_port("alpha").hub_port("beta");
-        self.option("-netdev", "user,id=outside").option("-netdev", "hubport,id=port-outside,hubid=0,netdev=outside");
+        self.option("-netdev", "user,id=outside,ipv6=off")
+            .option("-netdev", "hubport,id=port-outside,hubid=0,netdev=outside");
         self.e1000e("alpha", 2)
             .option("-device", &format!("{VIRTIO_NET},netdev=beta,addr=3.0,romfile=,mac=52:54:00:00:00:03"))
     }
