@@ -104,17 +104,18 @@ impl Ledger {
     /// Plans every VM of `bundle`: those with a fixed place for their RAM first, then the others, largest first.
     pub fn plan(bundle: &Bundle<'_>, inventory: &Inventory<'_>) -> Self {
         let mut ledger = Self::default();
-        let mut order: Vec<&Vm, VMS_MAX> = bundle.vms().iter().collect();
-        order.sort_unstable_by_key(|vm| (vm.ram_phys().is_none(), u64::MAX - vm.ram().size_bytes(), vm.id()));
-        for vm in order {
-            // As many as VMs of a bundle: neither list is ever full.
-            let _ = match ledger.plan_vm(vm, inventory) {
-                Ok(plan) => ledger.plans.push(plan).is_ok(),
-                Err(error) => ledger.refused.push((vm.id(), vm.full_name(), error)).is_ok(),
-            };
+        // Insertion keeps every list in order: there are eight VMs at most, and the library's sort is 3 KiB of text a type.
+        let mut order: Vec<&Vm, VMS_MAX> = Vec::new();
+        for vm in bundle.vms() {
+            let key = |vm: &Vm| (vm.ram_phys().is_none(), u64::MAX - vm.ram().size_bytes(), vm.id());
+            insert(&mut order, vm, |other| key(other) > key(vm));
         }
-        ledger.plans.sort_unstable_by_key(|plan| plan.id);
-        ledger.refused.sort_unstable_by_key(|refused| refused.0);
+        for vm in order {
+            match ledger.plan_vm(vm, inventory) {
+                Ok(plan) => insert(&mut ledger.plans, plan, |other| other.id > vm.id()),
+                Err(error) => insert(&mut ledger.refused, (vm.id(), vm.full_name(), error), |other| other.0 > vm.id()),
+            }
+        }
         ledger
     }
 
@@ -178,4 +179,10 @@ impl Ledger {
             Some((plan, device))
         })
     }
+}
+
+/// Puts `item` before the first that `is_after` it. The lists hold as many as a bundle has VMs: none is ever full.
+fn insert<T>(list: &mut Vec<T, VMS_MAX>, item: T, is_after: impl Fn(&T) -> bool) {
+    let place = list.iter().position(is_after).unwrap_or(list.len());
+    let _ = list.insert(place, item);
 }

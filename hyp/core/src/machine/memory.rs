@@ -108,7 +108,8 @@ fn insert(memory: &mut Vec<AddrRange<PhysAddr>, MEMORY_MAX>, range: AddrRange<Ph
         !touches
     });
     let Some(merged) = AddrRange::between(start, end) else { return Ok(()) };
-    push(memory, merged, "memory ranges")?;
-    memory.sort_unstable_by_key(|range| range.start());
-    Ok(())
+    let place = memory.iter().position(|other| other.start() > start).unwrap_or(memory.len());
+    memory
+        .insert(place, merged)
+        .map_err(|_| MachineError::TooMany { what: "memory ranges", limit: MEMORY_MAX })
 }
