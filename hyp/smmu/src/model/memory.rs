@@ -139,8 +139,8 @@ impl Memory {
         if !self.has(at) {
             return None;
         }
-        let is_garbage =
-            self.visibility == Visibility::Late && self.fresh.iter().any(|fresh| fresh.range.contains(&at));
+        // Stores are not ordered: a pointer to fresh memory may be seen before its zeroes.
+        let is_garbage = self.fresh.iter().any(|fresh| fresh.range.contains(&at));
         let default = if is_garbage { GARBAGE } else { 0 };
         Some(self.words.get(&at).copied().unwrap_or(default))
     }
