@@ -10,7 +10,7 @@ use crate::{smmu, time, vm};
 /// Events handled at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
 /// Times that one interrupt does so: four full queues.
-const ROUNDS_MAX: usize = 16;
+const ROUNDS_MAX: usize = 128;
 
 /// The event queue's interrupt of one SMMU.
 pub fn event_interrupt(id: SmmuId) {
