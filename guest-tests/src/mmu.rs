@@ -1,5 +1,7 @@
 //! The stage-1 map: identity in 1 GiB blocks, with aliases for accesses that no sane guest makes.
 
+use core::arch::asm;
+
 const BLOCK: u64 = 1 << 30;
 const ENTRIES: usize = 512;
 const VALID_BLOCK: u64 = 0b01;
@@ -16,6 +18,27 @@ pub const NORMAL_ALIAS: u64 = 511 * BLOCK;
 pub const BEYOND_IPA: u64 = 510 * BLOCK;
 /// What [`BEYOND_IPA`] maps to.
 pub const BEYOND_IPA_TARGET: u64 = 1 << 39;
+
+/// Makes `table` the translation table: what is no memory gives a fault of the walk at the next instruction. Does not
+/// return.
+pub fn walk_from(table: u64) -> ! {
+    // SAFETY: declared not to return; nothing of the program runs any more, unless `table` were a table, which it is not.
+    unsafe {
+        asm!("msr ttbr0_el1, {}", "isb", "tlbi vmalle1", "dsb nsh", "isb", "2: b 2b", in(reg) table, options(noreturn));
+    }
+}
+
+/// Takes an exception with the vectors at `base`. Does not return.
+pub fn vectors_at(base: u64) -> ! {
+    // SAFETY: declared not to return; the vectors are where no code is.
+    unsafe { asm!("msr vbar_el1, {}", "isb", "brk #0", "2: b 2b", in(reg) base, options(noreturn)) }
+}
+
+/// Takes an exception with the stack at `top`. Does not return.
+pub fn stack_at(top: u64) -> ! {
+    // SAFETY: declared not to return; what the vectors push goes to `top`.
+    unsafe { asm!("mov sp, {}", "brk #0", "2: b 2b", in(reg) top, options(noreturn)) }
+}
 
 /// One table at level 1.
 #[repr(C, align(4096))]

@@ -7,7 +7,7 @@ use bulkhead_guest_tests::{
     check, console, cpu,
     edu::{self, Edu},
     gic::{self, Bank},
-    irq, mem, params, println, program,
+    irq, mem, mmu, params, println, program,
     random::Random,
     timer::{self, Timer},
 };
@@ -28,8 +28,13 @@ fn touch(area: &Area, random: &mut Random) {
     let size = 1 << random.below(4);
     // Half of the accesses to where most registers are.
     let span = if random.below(2) == 0 { area.bytes } else { area.bytes.min(0x1000) };
-    let offset = random.below(span) & !(size - 1);
-    let address = area.base + offset;
+    let any = random.below(span);
+    // Device memory must be accessed aligned; the alias is Normal memory.
+    let (offset, address) = if params::number("unaligned", 0) != 0 {
+        (any, mmu::NORMAL_ALIAS + area.base + any)
+    } else {
+        (any & !(size - 1), area.base + (any & !(size - 1)))
+    };
     let value = match random.below(4) {
         0 => 0,
         1 => u64::MAX,

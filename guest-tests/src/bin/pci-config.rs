@@ -16,6 +16,8 @@ const CLASS: u64 = 0x08;
 const HOST_BRIDGE: u32 = 0x0600;
 /// Capabilities that a guest must not see: MSI, MSI-X.
 const HIDDEN: [u8; 2] = [0x05, 0x11];
+/// Where both edu and nvme have the capability that is hidden.
+const HIDDEN_AT: u64 = 0x40;
 /// Extended capabilities that it must not see: ATS, SR-IOV, PRI, PASID.
 const HIDDEN_EXTENDED: [u32; 4] = [0x0f, 0x10, 0x13, 0x1b];
 /// NVMe: version register, which is 1.x.
@@ -73,6 +75,13 @@ fn capabilities(function: Function) {
     }
     let is_clean = function.capabilities().all(|(id, _)| !HIDDEN.contains(&id));
     check!(is_clean, "device {device}: no MSI, no MSI-X");
+    let hidden = function.address(HIDDEN_AT);
+    let before = mem::read32(hidden);
+    for offset in [0, 4, 8, 12] {
+        mem::write32(hidden + offset, u32::MAX);
+    }
+    let is_dead = (0..4).all(|word| mem::read32(hidden + word * 4) == 0);
+    check!(before == 0 && is_dead, "device {device}: the registers of a hidden capability are zero and stay so"; before);
     let mut at = 0x100;
     let mut is_clean = true;
     for _ in 0..64 {

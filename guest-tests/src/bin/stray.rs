@@ -51,6 +51,9 @@ fn access() {
         "beyond-ipa" => {
             mem::read64(mmu::BEYOND_IPA);
         }
+        "walk" => mmu::walk_from(at),
+        "vectors" => mmu::vectors_at(at),
+        "stack" => mmu::stack_at(at),
         "off" => psci::system_off(),
         // The emulated devices, in ways that no syndrome describes. Each may be emulated or end the VM.
         "uart-exclusive" => {
