@@ -185,6 +185,11 @@ fn two_at_one_place(first: Function, second: Function) {
     let seen = mem::read32(OTHER_PLACE);
     println!("two BARs at one place: {seen:#x}");
     second.set_bar(0, low(PLACE) + 0x400_0000);
+    first.set_bar(0, low(PLACE) + 0x600_0000);
+    second.set_bar(0, low(PLACE));
+    let is_new = mem::read32(PLACE + NVME_VERSION) >> 16 == 1;
+    check!(is_new, "a place that one left and another took shows the other");
+    second.set_bar(0, low(PLACE) + 0x400_0000);
     first.set_bar(0, low(PLACE));
     let is_right =
         mem::read32(PLACE) == edu::IDENTIFICATION && mem::read32(PLACE + 0x400_0000 + NVME_VERSION) >> 16 == 1;
