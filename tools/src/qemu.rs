@@ -16,17 +16,13 @@ pub struct QemuLine {
 impl QemuLine {
     /// The machine that Bulkhead runs on: four CPUs, 2 GiB, SMMUv3, nothing plugged in.
     pub fn machine() -> Self {
-        Self::virt("virt,gic-version=3,iommu=smmuv3,virtualization=on", 4)
+        Self::virt("virt,gic-version=3,iommu=smmuv3,virtualization=on", 4, "2G")
     }
 
-    /// The machine that a guest's kernel runs on directly: no EL2, no SMMU.
-    pub fn bare_machine(cpus: u32) -> Self {
-        Self::virt("virt,gic-version=3", cpus)
-    }
-
-    fn virt(machine: &str, cpus: u32) -> Self {
+    /// A `virt` machine with these options, CPUs and memory.
+    pub fn virt(machine: &str, cpus: u32, memory: &str) -> Self {
         let mut line = Self { arguments: Vec::new() };
-        line.option("-M", machine).option("-cpu", "cortex-a72").option("-smp", &cpus.to_string()).option("-m", "2G");
+        line.option("-M", machine).option("-cpu", "cortex-a72").option("-smp", &cpus.to_string()).option("-m", memory);
         line.argument("-nodefaults").argument("-nographic").argument("-no-user-config");
         line
     }

@@ -191,7 +191,8 @@ fn flag(node: &mut DeviceTreeNode, name: &str) {
 
 /// Each value as two cells, the high one first.
 fn cells64<const N: usize>(values: [u64; N]) -> Vec<u32> {
-    values.iter().flat_map(|value| [(value >> 32) as u32, *value as u32]).collect()
+    let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
+    values.iter().flat_map(|value| value.to_be_bytes().chunks(4).map(word).collect::<Vec<u32>>()).collect()
 }
 
 #[cfg(test)]

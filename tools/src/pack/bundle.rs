@@ -13,6 +13,10 @@ use zerocopy::IntoBytes;
 
 use crate::manifest::{Checked, CheckedVm, check::Blob};
 
+/// Blobs start on pages.
+const BLOB_ALIGNMENT: usize = 4096;
+const _: () = assert!(BLOB_ALIGNMENT as u64 == PAGE_SIZE);
+
 /// The bundle's bytes.
 ///
 /// # Errors
@@ -91,7 +95,7 @@ impl Blobs {
         if let Some((_, load)) = self.known.iter().find(is_same) {
             return LoadRecord { ipa, ..*load };
         }
-        self.bytes.resize((self.bytes.len() as u64).next_multiple_of(PAGE_SIZE) as usize, 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOB_ALIGNMENT), 0);
         let load = LoadRecord { offset: self.start + self.bytes.len() as u64, size_bytes, ipa };
         self.bytes.extend_from_slice(&blob.bytes);
         self.known.push((hash, load));

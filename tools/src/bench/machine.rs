@@ -1,0 +1,154 @@
+//! The machines that are compared: one guest under Bulkhead, and the same kernel without it.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    build::Hypervisor,
+    console::Machine,
+    manifest::schema::{DeviceSection, MachineSection, Manifest, VmSection},
+    pack,
+    qemu::QemuLine,
+    setup::guest_files,
+    workspace::Workspace,
+};
+
+/// Four times what the longest run takes on a quiet machine.
+const TIME_LIMIT: Duration = Duration::from_secs(600);
+/// Of the VM.
+const NAME: &str = "guest";
+const MEMORY: &str = "512M";
+/// Slots of the NICs.
+const SLOTS: [u8; 2] = [2, 3];
+
+/// What every measurement needs.
+pub struct Bench<'a> {
+    /// Where everything is.
+    pub workspace: &'a Workspace,
+    /// What is measured.
+    pub hypervisor: Hypervisor,
+}
+
+/// One guest.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Its vCPUs, or CPUs.
+    pub cpus: u32,
+    /// Its e1000es, 1 or 2, on one wire.
+    pub nics: usize,
+    /// Its command line, after what all have.
+    pub cmdline: String,
+    /// Virtual time by instructions, so that every digit repeats; else the host's time.
+    pub is_exact: bool,
+}
+
+impl Guest {
+    fn full_cmdline(&self) -> String {
+        format!("console=ttyAMA0 quiet nokaslr bulkhead.name={NAME} {}", self.cmdline)
+    }
+
+    fn line(&self, machine: &str, memory: &str) -> QemuLine {
+        let mut line = QemuLine::virt(&format!("{machine},dtb-randomness=off"), self.cpus, memory);
+        line.headless();
+        if self.is_exact {
+            line.option("-icount", "shift=1,sleep=off").option("-seed", "1");
+            line.option("-rtc", "base=2024-01-01T00:00:00,clock=vm");
+        }
+        for slot in SLOTS.into_iter().take(self.nics) {
+            let port = format!("port{slot}");
+            line.hub_port(&port).e1000e(&port, slot);
+        }
+        line
+    }
+}
+
+impl Bench<'_> {
+    /// Starts `guest` as the only VM under Bulkhead.
+    ///
+    /// # Errors
+    /// When it cannot be packed or started.
+    pub fn start_under_bulkhead(&self, name: &str, guest: &Guest) -> Result<Machine> {
+        let device = |slot: u8| DeviceSection { pci: format!("0000:00:{slot:02x}.0"), dma: "identity".to_owned() };
+        let vm = VmSection {
+            name: NAME.to_owned(),
+            cpus: (0..guest.cpus).collect(),
+            memory: "512 MiB".to_owned(),
+            ram_at: None,
+            kernel: "${cache}/guest/Image".to_owned(),
+            initrd: Some("${out}/initramfs.cpio".to_owned()),
+            cmdline: guest.full_cmdline(),
+            autostart: true,
+            devices: SLOTS.into_iter().take(guest.nics).map(device).collect(),
+        };
+        let manifest = Manifest { machine: MachineSection { poweroff_when_all_stopped: true }, vms: vec![vm] };
+        let bundle = self.workspace.out().join("bench.bundle");
+        pack::pack_manifest(self.workspace, &manifest, &self.workspace.out().join("bench.toml"), &bundle)?;
+        let mut line = guest.line("virt,gic-version=3,iommu=smmuv3,virtualization=on", "1G");
+        line.boot(&self.hypervisor.image, &bundle);
+        self.start(name, &line)
+    }
+
+    /// Starts the same kernel directly: no EL2, no SMMU.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn start_directly(&self, name: &str, guest: &Guest) -> Result<Machine> {
+        let mut line = guest.line("virt,gic-version=3", MEMORY);
+        line.boot(&guest_files::kernel(self.workspace), &self.workspace.out().join("initramfs.cpio"));
+        line.option("-append", &guest.full_cmdline());
+        self.start(name, &line)
+    }
+
+    fn start(&self, name: &str, line: &QemuLine) -> Result<Machine> {
+        Machine::start(line, &self.workspace.out().join("logs").join(format!("bench-{name}.log")))
+    }
+}
+
+/// When a run that starts now has failed.
+pub fn deadline() -> Instant {
+    Instant::now() + TIME_LIMIT
+}
+
+/// Runs `machine` to its end.
+///
+/// # Errors
+/// When it does not end in time.
+pub fn run_to_end(machine: &mut Machine) -> Result<()> {
+    if machine.has_ended_within(TIME_LIMIT) {
+        return Ok(());
+    }
+    bail!("the machine did not power off:\n{}", machine.tail(20))
+}
+
+/// The counts of the hypervisor's line `exits NAME total=N irq=N …`.
+///
+/// # Errors
+/// When no such line was printed.
+pub fn exits(machine: &Machine) -> Result<BTreeMap<String, f64>> {
+    let lines = machine.lines();
+    let found = lines.iter().rev().find_map(|line| line.split_once(&format!("exits {NAME} ")));
+    let (_, counts) = found.with_context(|| format!("no line with the VM's exits:\n{}", machine.tail(20)))?;
+    Ok(parse_counts(counts))
+}
+
+fn parse_counts(text: &str) -> BTreeMap<String, f64> {
+    let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
+    pairs.filter_map(|(name, count)| Some((name.to_owned(), count.parse().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_counts;
+
+    /// Would miss: a reason that the hypervisor prints and the report leaves out.
+    #[test]
+    fn every_reason_is_counted() {
+        let counts = parse_counts("total=12 irq=7 gic=5");
+        assert_eq!(counts.get("total"), Some(&12.0));
+        assert_eq!(counts.len(), 3);
+    }
+}
