@@ -44,10 +44,12 @@ static mut BULKHEAD_BOOT_FAILURE: [u8; 64] = [0; 64];
 
 /// Leaves `why` where a debugger finds it, and stops.
 fn stop_silently(why: &str) -> ! {
-    let target = &raw mut BULKHEAD_BOOT_FAILURE;
+    let target: *mut u8 = (&raw mut BULKHEAD_BOOT_FAILURE).cast();
     for (index, byte) in why.bytes().take(64).enumerate() {
         // SAFETY: one CPU runs, nothing else touches the array, and the index is below its length.
-        unsafe { target.cast::<u8>().add(index).write_volatile(byte) };
+        let place = unsafe { target.add(index) };
+        // SAFETY: as above.
+        unsafe { place.write_volatile(byte) };
     }
     crate::panic::stop()
 }
@@ -76,7 +78,7 @@ fn dtb_range(address: u64) -> Option<AddrRange<PhysAddr>> {
 /// # Safety
 /// Nobody writes to the range as long as the machine runs.
 pub unsafe fn bytes_of(range: AddrRange<PhysAddr>) -> &'static [u8] {
-    let start = core::ptr::with_exposed_provenance(usize::try_from(range.start().as_u64()).unwrap_or(0));
+    let start = crate::pointer::to(range.start().as_u64());
     let size = usize::try_from(range.size_bytes()).unwrap_or(0);
     // SAFETY: the caller's promise.
     unsafe { core::slice::from_raw_parts(start, size) }

@@ -2,9 +2,11 @@
 
 use bulkhead_core::{
     addr::{AddrRange, Ipa, PhysAddr},
+    ids::{SmmuId, Vmid},
     pci::{self, BarKind, ConfigSpace, PciDevice, PciDevices, Reset, ResetStep, registers},
     stage2::Stage2Error,
 };
+use bulkhead_dma::{FlushWitness, Unflushed};
 use bulkhead_smmu::StreamState;
 use bulkhead_vdev::{
     mmio::Width,
@@ -15,6 +17,7 @@ use log::{error, warn};
 use spin::{Mutex, Once};
 
 use crate::{
+    guest_memory::GuestRam,
     pci::Ecam,
     smmu, time,
     vm::{Device, Vm},
@@ -155,11 +158,11 @@ impl Bridge {
         Ok(())
     }
 
-    /// Rule 4, without the memory: registers unmapped, mastering off, streams in abort and flushed, functions reset.
-    /// False when a flush timed out: the VM is to be quarantined.
-    pub fn detach(&mut self, vm: &Vm) -> bool {
+    /// Rule 4: registers unmapped, mastering off, streams in abort and flushed, functions reset. `ram` learns of each SMMU
+    /// whose flush completed: only then does it settle.
+    pub fn detach(&mut self, vm: &Vm, ram: &mut Unflushed<GuestRam>) {
         if !core::mem::replace(&mut self.is_attached, false) {
-            return true;
+            return;
         }
         let mut effects = Vec::<Effect, EFFECTS_MAX>::new();
         self.virtual_bridge.reset(|effect| {
@@ -170,21 +173,20 @@ impl Bridge {
                 error!("vm {}: {problem}", vm.name());
             }
         }
-        let mut is_flushed = true;
-        for own in vm.devices() {
-            let detached = smmu::with(own.stream.smmu, |driver| match driver.find_stream(own.stream.stream) {
-                Some(_) => driver.detach(own.stream.stream).map(drop),
-                None => Ok(()),
-            });
-            if let Some(Err(problem)) = detached {
-                error!("vm {}: device {}: {problem}", vm.name(), own.function);
-                is_flushed = false;
+        for id in vm.smmus() {
+            match smmu::with(id, |driver| take_back(driver, vm)) {
+                Some(Ok(flushed)) => {
+                    if let Err(problem) = ram.witness(&Witness { smmu: id, flushed }) {
+                        error!("vm {}: {problem}", vm.name());
+                    }
+                }
+                Some(Err(problem)) => error!("vm {}: smmu {}: {problem}", vm.name(), id.0),
+                None => (),
             }
         }
         for device in &self.functions {
             reset_function(device);
         }
-        is_flushed
     }
 
     /// The guest reads its configuration space.
@@ -252,6 +254,33 @@ impl Bridge {
             config.write32(device.function, registers::COMMAND, u32::from(command));
         });
     }
+}
+
+/// A completed flush, and where.
+struct Witness {
+    smmu: SmmuId,
+    flushed: smmu::Flushed,
+}
+
+impl FlushWitness for Witness {
+    fn smmu(&self) -> SmmuId {
+        self.smmu
+    }
+    fn vmid(&self) -> Vmid {
+        self.flushed.vmid()
+    }
+}
+
+/// Every stream of the VM at this SMMU in abort, then its translations dropped.
+fn take_back(driver: &mut smmu::Driver, vm: &Vm) -> Result<smmu::Flushed, bulkhead_smmu::Error> {
+    let id = driver.id();
+    for own in vm.devices().filter(|own| own.stream.smmu == id) {
+        if driver.find_stream(own.stream.stream).is_some() {
+            // One proof for all of them follows.
+            let _ = driver.detach(own.stream.stream)?;
+        }
+    }
+    driver.flush_vmid(vm.dma_config.vmid)
 }
 
 fn change(vm: &Vm, ipa: Ipa, phys: Option<PhysAddr>, size_bytes: u64) -> Result<(), BridgeError> {

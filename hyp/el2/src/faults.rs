@@ -1,11 +1,15 @@
 //! A device's fault: one line that names VM, device, stream, address, access and reason.
 
-use bulkhead_core::ids::{PciFunction, SmmuId, StreamId, StreamKey};
+use bulkhead_core::{
+    addr::Iova,
+    ids::{PciFunction, SmmuId, StreamId, StreamKey},
+};
+use bulkhead_dma::Place;
 use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
 use log::{error, warn};
 use spin::Mutex;
 
-use crate::{smmu, time, vm};
+use crate::{smmu, time, vm, vm::Vm};
 
 /// Events handled at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
@@ -110,16 +114,38 @@ fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
         None => "access",
     };
     let (reason, meaning) = (event.reason.name(), event.reason.meaning());
+    let place = Where(event.iova, find_vm(smmu, event.stream));
     let (smmu, stream, device) = (smmu.0, event.stream, Device(function));
     warn!(
-        "fault vm={name} device={device} smmu={smmu} stream={stream} iova={iova} {access} reason={reason}: {meaning}"
+        "fault vm={name} device={device} smmu={smmu} stream={stream} iova={iova} {access} reason={reason}: {meaning}{place}"
     );
+}
+
+/// The VM that a stream belongs to.
+fn find_vm(smmu: SmmuId, stream: StreamId) -> Option<&'static Vm> {
+    let key = StreamKey { smmu, stream };
+    vm::all().find(|vm| vm.devices().any(|device| device.stream == key))
 }
 
 /// The VM and the function behind a stream.
 fn find_device(smmu: SmmuId, stream: StreamId) -> Option<(&'static str, PciFunction)> {
     let key = StreamKey { smmu, stream };
-    vm::all().find_map(|vm| vm.devices().find(|device| device.stream == key).map(|device| (vm.name(), device.function)))
+    let vm = find_vm(smmu, stream)?;
+    vm.devices().find(|device| device.stream == key).map(|device| (vm.name(), device.function))
+}
+
+/// Where an address lies from the RAM of the VM.
+struct Where(Option<Iova>, Option<&'static Vm>);
+
+impl core::fmt::Display for Where {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (Some(iova), Some(vm)) = (self.0, self.1) else { return Ok(()) };
+        match vm.dma.place_of(iova) {
+            Place::Inside => f.write_str(", inside its RAM"),
+            Place::Below(bytes) => write!(f, ", {bytes:#x} bytes below its RAM"),
+            Place::Past(bytes) => write!(f, ", {bytes:#x} bytes past its RAM"),
+        }
+    }
 }
 
 struct Device(Option<PciFunction>);

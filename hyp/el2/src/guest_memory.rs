@@ -5,7 +5,11 @@
 
 use core::sync::atomic::Ordering::{Acquire, Release};
 
-use bulkhead_core::addr::{AddrRange, BLOCK_2M, PhysAddr};
+use bulkhead_core::{
+    addr::{AddrRange, BLOCK_2M, PhysAddr},
+    ids::{SmmuId, Vmid},
+};
+use bulkhead_dma::{Flushed, Unflushed};
 
 use crate::{cache, mmu::Window, percpu::PerCpu, sysreg};
 
@@ -25,8 +29,34 @@ fn for_each_block(range: AddrRange<PhysAddr>, mut f: impl FnMut(u64, u64, u64)) 
     cpu.window_in_use.store(false, Release);
 }
 
+/// A VM's RAM. Only flushed RAM is scrubbed and loaded: no device may write meanwhile (rule 5).
+#[derive(Debug)]
+pub struct GuestRam(AddrRange<PhysAddr>);
+
+impl GuestRam {
+    /// RAM that the ledger gave to a VM, and that no SMMU leads to yet.
+    pub fn fresh(range: AddrRange<PhysAddr>, vmid: Vmid) -> Unflushed<Self> {
+        Unflushed::new(Self(range), vmid, [])
+    }
+
+    /// Makes the RAM that of a machine just switched on: zero, but for what `loads` puts there.
+    pub fn prepare<'a>(flushed: Flushed<Self>, loads: impl Iterator<Item = (&'a [u8], PhysAddr)>) -> Self {
+        let ram = flushed.into_inner();
+        scrub(ram.0);
+        for (source, target) in loads {
+            copy(source, target);
+        }
+        ram
+    }
+
+    /// The RAM of a VM whose streams are to be taken back: `walkers` led there.
+    pub fn retire(self, vmid: Vmid, walkers: impl Iterator<Item = SmmuId>) -> Unflushed<Self> {
+        Unflushed::new(self, vmid, walkers)
+    }
+}
+
 /// Zeroes `range`, whole cache lines at a time where DC ZVA is allowed.
-pub fn scrub(range: AddrRange<PhysAddr>) {
+fn scrub(range: AddrRange<PhysAddr>) {
     let dczid = sysreg::read!("dczid_el0");
     let is_prohibited = dczid & 1 << 4 != 0;
     let zva_bytes = 4u64 << (dczid & 0xf);
@@ -46,7 +76,7 @@ pub fn scrub(range: AddrRange<PhysAddr>) {
 }
 
 fn pointer(address: u64) -> *mut u8 {
-    core::ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0))
+    crate::pointer::to(address)
 }
 
 fn fill(address: u64, bytes: u64) {
@@ -55,7 +85,7 @@ fn fill(address: u64, bytes: u64) {
 }
 
 /// Copies `source` to guest memory at `target`.
-pub fn copy(source: &[u8], target: PhysAddr) {
+fn copy(source: &[u8], target: PhysAddr) {
     let Some(range) = AddrRange::new(target, source.len() as u64) else { return };
     for_each_block(range, |address, offset, bytes| {
         let (offset, bytes_usize) = (usize::try_from(offset).unwrap_or(0), usize::try_from(bytes).unwrap_or(0));

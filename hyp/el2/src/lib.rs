@@ -22,6 +22,7 @@ pub mod mmu;
 pub mod panic;
 pub mod pci;
 pub mod percpu;
+pub mod pointer;
 pub mod shell;
 pub mod smmu;
 pub mod speculation;

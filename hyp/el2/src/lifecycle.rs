@@ -7,7 +7,9 @@ use bulkhead_core::addr::{AddrRange, Ipa};
 use log::{error, info, warn};
 
 use crate::{
-    el1, faults, firmware, gic, guest_memory, idle,
+    el1, faults, firmware, gic,
+    guest_memory::GuestRam,
+    idle,
     percpu::{PerCpu, Task},
     start, stats, sysreg, time, virtual_gic,
     vm::{self, Request, State, Vm},
@@ -32,15 +34,18 @@ pub fn start(vm: &'static Vm) -> Result<(), State> {
 pub fn boot_here(cpu: &'static PerCpu) {
     let Some(&(vm, vcpu)) = cpu.vcpu.get() else { return };
     let begin = time::ticks();
-    guest_memory::scrub(vm.ram_phys);
-    for load in vm.image.loads() {
-        let Some(target) = vm.translate(Ipa::new(load.ipa)) else { continue };
-        guest_memory::copy(start::bundle().blob(load), target);
-    }
+    let Some(ram) = vm.take_free_ram() else {
+        error!("vm {} cannot start: its memory is not free", vm.name());
+        vm.change_state(State::Starting, State::Quarantined);
+        return;
+    };
+    let loads = vm.image.loads().iter();
+    let loads = loads.filter_map(|load| Some((start::bundle().blob(load), vm.translate(Ipa::new(load.ipa))?)));
+    vm.use_ram(GuestRam::prepare(ram, loads));
     if let Err(problem) = vm.bridge.lock().attach(vm) {
         error!("vm {} cannot start: {problem}", vm.name());
-        vm.bridge.lock().detach(vm);
-        vm.change_state(State::Starting, State::Stopped);
+        let is_free = release_devices(vm);
+        vm.change_state(State::Starting, if is_free { State::Stopped } else { State::Quarantined });
         after_stop();
         return;
     }
@@ -123,7 +128,7 @@ fn tear_down(vm: &'static Vm) {
     // This CPU names the VM while its translations are dropped.
     VTTBR_EL2.set(vm.cpu_config.vttbr_el2());
     sysreg::isb();
-    let is_flushed = vm.bridge.lock().detach(vm);
+    let is_flushed = release_devices(vm);
     for device in vm.devices() {
         faults::drain(device.stream.smmu);
         if let Some(interrupt) = device.interrupt {
@@ -165,6 +170,13 @@ fn tear_down(vm: &'static Vm) {
         info!("vm {} stopped", vm.name());
         after_stop();
     }
+}
+
+/// Takes the devices back, and with them the RAM. False when a flush did not complete: the RAM is quarantined.
+fn release_devices(vm: &Vm) -> bool {
+    let Some(mut ram) = vm.retire_ram() else { return false };
+    vm.bridge.lock().detach(vm, &mut ram);
+    vm.settle_ram(ram)
 }
 
 /// Everything that a reset machine would find in its reset state.

@@ -37,8 +37,8 @@ pub fn take(count: usize, alignment: u64, owner: usize) -> Option<PhysAddr> {
 }
 
 fn zero(address: PhysAddr, count: usize) {
-    let start: *mut u8 = core::ptr::with_exposed_provenance_mut(usize::try_from(address.as_u64()).unwrap_or(0));
-    let bytes = count * PAGE_SIZE as usize;
+    let start: *mut u8 = crate::pointer::to(address.as_u64());
+    let bytes = usize::try_from(count as u64 * PAGE_SIZE).unwrap_or(0);
     // SAFETY: the frames were just taken from the pool, which is mapped read-write and belongs to nobody else.
     unsafe { start.write_bytes(0, bytes) };
 }

@@ -103,7 +103,7 @@ fn new_table(pool: &mut FramePool) -> Option<PhysAddr> {
 
 /// Index into the table of `level` for a virtual address.
 fn index_at(level: u32, address: u64) -> usize {
-    (address >> (39 - 9 * level)) as usize & 511
+    usize::try_from(address >> (39 - 9 * level) & 511).unwrap_or(0)
 }
 
 impl Mmu {

@@ -74,7 +74,7 @@ fn backtrace(mut frame_pointer: u64) {
         if !is_ours(frame_pointer) {
             return;
         }
-        let record: *const [u64; 2] = core::ptr::with_exposed_provenance(usize::try_from(frame_pointer).unwrap_or(0));
+        let record: *const [u64; 2] = crate::pointer::to(frame_pointer);
         // SAFETY: the sixteen bytes lie in the hypervisor's own mapped, readable memory, and any value of them is fine.
         let [next, address] = unsafe { record.read_volatile() };
         if address == 0 {

@@ -46,16 +46,9 @@ pub fn key(byte: u8) {
             run(command.trim());
             prompt();
         }
-        0x08 | 0x7f => {
-            if line.pop().is_some() {
-                console::partial(Writer::Hypervisor, NAME, "\x08 \x08");
-            }
-        }
-        b' '..=b'~' => {
-            if line.push(char::from(byte)).is_ok() {
-                let mut echo = [0; 4];
-                console::partial(Writer::Hypervisor, NAME, char::from(byte).encode_utf8(&mut echo));
-            }
+        0x08 | 0x7f if line.pop().is_some() => console::partial(Writer::Hypervisor, NAME, "\x08 \x08"),
+        b' '..=b'~' if line.push(char::from(byte)).is_ok() => {
+            console::partial(Writer::Hypervisor, NAME, char::from(byte).encode_utf8(&mut [0; 4]));
         }
         _ => (),
     }

@@ -29,12 +29,12 @@ impl Hardware {
     fn register<T>(&self, offset: u32) -> *mut T {
         // An offset of the driver's own constants; the assertion keeps a short `reg` from reaching another device.
         assert!(u64::from(offset) + size_of::<T>() as u64 <= self.size_bytes, "SMMU register outside its range");
-        core::ptr::with_exposed_provenance_mut(usize::try_from(self.base.as_u64() + u64::from(offset)).unwrap_or(0))
+        crate::pointer::to(self.base.as_u64() + u64::from(offset))
     }
 }
 
 fn memory_word(at: PhysAddr) -> *mut u64 {
-    core::ptr::with_exposed_provenance_mut(usize::try_from(at.as_u64()).unwrap_or(0))
+    crate::pointer::to(at.as_u64())
 }
 
 impl Platform for Hardware {
@@ -85,6 +85,8 @@ impl Platform for Hardware {
         core::hint::spin_loop();
     }
 }
+
+pub use bulkhead_smmu::Flushed;
 
 /// The driver of one SMMU.
 pub type Driver = Smmu<Hardware>;

@@ -1,7 +1,7 @@
 //! Frames behind a VM's stage-2 tables: set aside when the VM is made, so that no trap allocates.
 
 use bulkhead_core::{
-    addr::{AddrRange, Address, Ipa, PAGE_SIZE, PhysAddr},
+    addr::{AddrRange, Ipa, PAGE_SIZE, PhysAddr},
     ids::VmId,
     stage2::{Attributes, Stage2, Stage2Error, TableMemory, tables_for_blocks},
 };
@@ -60,10 +60,10 @@ impl TableMemory for Spares {
     }
 }
 
-/// A tree and its frames.
-pub struct GuestTables<A> {
+/// The CPUs' tree and its frames.
+pub struct GuestTables {
     /// The tree.
-    pub tree: Stage2<A>,
+    pub tree: Stage2<Ipa>,
     /// Its frames.
     pub spares: Spares,
 }
@@ -79,34 +79,39 @@ pub enum TablesError {
     Stage2(#[from] Stage2Error),
 }
 
-impl<A: Address> GuestTables<A> {
-    /// A tree that maps `range` to `phys`, with room for BARs when `has_bars`.
+impl Spares {
+    /// Frames for a tree whose mappings need `count` tables besides the root.
+    ///
+    /// # Errors
+    /// The pool is exhausted.
+    pub fn new(vm: VmId, count: u64, must_clean: bool) -> Result<Self, TablesError> {
+        let mut frames = Vec::new();
+        for _ in 0..=count {
+            let frame = memory::take(1, PAGE_SIZE, frames::vm_use(vm)).ok_or(TablesError::Pool)?;
+            frames.push(frame).map_err(|_| TablesError::Pool)?;
+        }
+        Ok(Self { frames, must_clean })
+    }
+}
+
+impl GuestTables {
+    /// The CPUs' tree: `range` mapped to `phys`, and room for BARs. `bits` are those of inputs and outputs.
     ///
     /// # Errors
     /// The pool is exhausted, or the addresses do not fit the tree.
     pub fn new(
         vm: VmId,
-        range: AddrRange<A>,
+        range: AddrRange<Ipa>,
         phys: PhysAddr,
         attributes: Attributes,
         bits: (u8, u8),
-        has_bars: bool,
-        must_clean: bool,
     ) -> Result<Self, TablesError> {
-        let bars = if has_bars { FOR_BARS } else { 0 };
-        let count = 1 + tables_for_blocks(range, phys) + bars;
-        let mut spares = Spares { frames: Vec::new(), must_clean };
-        for _ in 0..count {
-            let frame = memory::take(1, PAGE_SIZE, frames::vm_use(vm)).ok_or(TablesError::Pool)?;
-            spares.frames.push(frame).map_err(|_| TablesError::Pool)?;
-        }
+        let mut spares = Spares::new(vm, tables_for_blocks(range, phys) + FOR_BARS, false)?;
         let mut tree = Stage2::new(&mut spares, bits.0)?.with_output_bits(bits.1);
         tree.map(&mut spares, range, phys, attributes)?;
         Ok(Self { tree, spares })
     }
-}
 
-impl GuestTables<Ipa> {
     /// Maps a BAR's registers. Not mapped before, so nothing has to be invalidated.
     ///
     /// # Errors

@@ -14,11 +14,12 @@ use core::{
 use bulkhead_core::{
     addr::{AddrRange, Ipa, PhysAddr},
     bundle,
-    ids::{CpuId, IntId, PciFunction, StreamKey, VmId},
+    ids::{CpuId, IntId, PciFunction, SmmuId, StreamKey, VmId},
     name::Name,
     stage2::S2Config,
     vplat::{self, DEVICES_MAX, VCPUS_MAX, VMS_MAX},
 };
+use bulkhead_dma::{DmaSpace, Flushed, Quarantined, Unflushed};
 use bulkhead_vdev::{
     psci::Psci,
     vgic::Vgic,
@@ -27,7 +28,7 @@ use bulkhead_vdev::{
 use log::error;
 use spin::{Mutex, Once};
 
-use crate::{bridge::Bridge, percpu, percpu::Task, tables::GuestTables};
+use crate::{bridge::Bridge, guest_memory::GuestRam, percpu, percpu::Task, tables::GuestTables};
 
 /// A passed-through function.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +83,16 @@ pub enum Request {
     Stop = 2,
 }
 
+/// Whose a VM's RAM is, of those who could write it.
+pub enum Ram {
+    /// No device leads there: it may be scrubbed and loaded.
+    Free(Flushed<GuestRam>),
+    /// The VM and its devices use it, or a CPU prepares it.
+    InUse(Option<GuestRam>),
+    /// A flush timed out: a device may write it for ever.
+    Quarantined(Quarantined<GuestRam>),
+}
+
 /// The virtual UART and what it has printed of a line.
 pub struct Serial {
     /// The UART.
@@ -102,14 +113,17 @@ pub struct Vm {
     pub ram: AddrRange<Ipa>,
     /// Where that RAM is.
     pub ram_phys: AddrRange<PhysAddr>,
+    ram_state: Mutex<Ram>,
     devices: heapless::Vec<Device, DEVICES_MAX>,
     /// Its part of the bundle.
     pub image: bundle::Vm,
     /// The CPU's stage 2.
-    pub tables: Mutex<GuestTables<Ipa>>,
+    pub tables: Mutex<GuestTables>,
     /// How CPUs walk it.
     pub cpu_config: S2Config,
-    /// How SMMUs walk the DMA table.
+    /// What its devices reach.
+    pub dma: DmaSpace,
+    /// How SMMUs walk that.
     pub dma_config: S2Config,
     /// The virtual GIC.
     pub vgic: Mutex<Vgic>,
@@ -140,11 +154,13 @@ pub struct Parts {
     /// Its functions.
     pub devices: heapless::Vec<Device, DEVICES_MAX>,
     /// The CPU's stage 2, RAM mapped.
-    pub tables: GuestTables<Ipa>,
+    pub tables: GuestTables,
     /// How CPUs walk it.
     pub cpu_config: S2Config,
-    /// How SMMUs walk the DMA table.
-    pub dma_config: S2Config,
+    /// What its devices reach.
+    pub dma: DmaSpace,
+    /// The RAM, which nothing leads to yet.
+    pub ram: Flushed<GuestRam>,
     /// The virtual PCI bridge.
     pub bridge: Bridge,
     /// The virtual GIC, its lines linked.
@@ -166,7 +182,9 @@ impl Vm {
             image: parts.image,
             tables: Mutex::new(parts.tables),
             cpu_config: parts.cpu_config,
-            dma_config: parts.dma_config,
+            dma_config: parts.dma.config(),
+            dma: parts.dma,
+            ram_state: Mutex::new(Ram::Free(parts.ram)),
             vgic: Mutex::new(parts.vgic),
             serial: Mutex::new(Serial { uart: Vuart::new(), line: LineBuffer::new(), last_output: 0 }),
             bridge: Mutex::new(parts.bridge),
@@ -202,6 +220,54 @@ impl Vm {
     /// Its functions.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.devices.iter()
+    }
+
+    /// The SMMUs of its devices, each once.
+    pub fn smmus(&self) -> impl Iterator<Item = SmmuId> + '_ {
+        let mut seen = heapless::Vec::<SmmuId, DEVICES_MAX>::new();
+        self.devices.iter().map(|device| device.stream.smmu).filter(move |smmu| {
+            let is_new = !seen.contains(smmu);
+            if is_new {
+                let _ = seen.push(*smmu);
+            }
+            is_new
+        })
+    }
+
+    /// Takes the RAM to prepare it; `None` when it is in use or quarantined.
+    pub fn take_free_ram(&self) -> Option<Flushed<GuestRam>> {
+        let mut state = self.ram_state.lock();
+        match core::mem::replace(&mut *state, Ram::InUse(None)) {
+            Ram::Free(ram) => Some(ram),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// The RAM is prepared: VM and devices may have it.
+    pub fn use_ram(&self, ram: GuestRam) {
+        *self.ram_state.lock() = Ram::InUse(Some(ram));
+    }
+
+    /// Begins to take the RAM back from the devices.
+    pub fn retire_ram(&self) -> Option<Unflushed<GuestRam>> {
+        match &mut *self.ram_state.lock() {
+            Ram::InUse(ram) => Some(ram.take()?.retire(self.dma_config.vmid, self.smmus())),
+            Ram::Free(_) | Ram::Quarantined(_) => None,
+        }
+    }
+
+    /// Ends what [`Vm::retire_ram`] began: free if every flush was witnessed, else quarantined. Says which.
+    pub fn settle_ram(&self, ram: Unflushed<GuestRam>) -> bool {
+        let settled = ram.settle();
+        let is_free = settled.is_ok();
+        *self.ram_state.lock() = match settled {
+            Ok(ram) => Ram::Free(ram),
+            Err(ram) => Ram::Quarantined(ram.quarantine()),
+        };
+        is_free
     }
 
     /// The virtual interrupt that a physical one of its devices becomes.

@@ -50,9 +50,10 @@ fn new_cpu(id: CpuId, mpidr: Mpidr) -> Result<&'static PerCpu, StartError> {
     let stack_top = memory::take_stack(STACK_BYTES).ok_or(StartError::NoMemory)?;
     let emergency_top = memory::take_stack(EMERGENCY_STACK_BYTES).ok_or(StartError::NoMemory)?;
     let windows = memory::window_table().ok_or(StartError::NoMemory)?;
-    let frames = size_of::<PerCpu>().div_ceil(PAGE_SIZE as usize);
+    let frames = (size_of::<PerCpu>() as u64).div_ceil(PAGE_SIZE);
+    let frames = usize::try_from(frames).map_err(|_| StartError::NoMemory)?;
     let block = memory::take(frames, PAGE_SIZE, Use::Hypervisor as usize).ok_or(StartError::NoMemory)?;
-    let block: *mut PerCpu = core::ptr::with_exposed_provenance_mut(usize::try_from(block.as_u64()).unwrap_or(0));
+    let block: *mut PerCpu = crate::pointer::to(block.as_u64());
     // SAFETY: fresh frames of the pool, large enough and page-aligned, that nobody else knows.
     unsafe { block.write(PerCpu::new(id, mpidr, stack_top, emergency_top, windows)) };
     // SAFETY: written above, never freed, and only shared references to it are made from here on.
@@ -123,8 +124,7 @@ fn start_other(id: CpuId, mpidr: Mpidr) -> Result<(), StartError> {
     let cpu = new_cpu(id, mpidr)?;
     let registers = memory::registers().ok_or(StartError::NoMemory)?;
     let record = memory::take(1, PAGE_SIZE, Use::Hypervisor as usize).ok_or(StartError::NoMemory)?;
-    let pointer: *mut SecondaryBoot =
-        core::ptr::with_exposed_provenance_mut(usize::try_from(record.as_u64()).unwrap_or(0));
+    let pointer: *mut SecondaryBoot = crate::pointer::to(record.as_u64());
     let boot_record =
         SecondaryBoot { registers, stack_top: cpu.stack_top, cpu: core::ptr::from_ref(cpu).addr() as u64 };
     // SAFETY: a fresh frame that nobody else knows.

@@ -1,14 +1,15 @@
 //! VMs: planned by the ledger, made with their tables, or refused with the reason.
 
 use bulkhead_core::{
-    addr::{AddrRange, Iova, PhysAddr},
+    addr::{AddrRange, PhysAddr},
     ids::SmmuId,
     ledger::{Inventory, Kept, Ledger, SmmuAbility, VmPlan},
     machine::{Machine, SMMUS_MAX},
     pci::PciDevice,
-    stage2::{Attributes, S2Config},
+    stage2::{Attributes, S2Config, tables_for_blocks},
     vplat::{self, INTX_INTID_BASE},
 };
+use bulkhead_dma::DmaSpace;
 use bulkhead_vdev::{
     psci::{HostFacts, Psci},
     vgic::{LinkError, Vgic},
@@ -18,8 +19,10 @@ use smccc::arch::{SMCCC_ARCH_WORKAROUND_1, SMCCC_ARCH_WORKAROUND_2, SMCCC_ARCH_W
 
 use crate::{
     bridge::{self, Bridge, BridgeError},
-    firmware, image, percpu, smmu, sysreg,
-    tables::{GuestTables, TablesError},
+    firmware,
+    guest_memory::GuestRam,
+    image, percpu, smmu, sysreg,
+    tables::{GuestTables, Spares, TablesError},
     vm::{self, Device, Parts, Vm},
 };
 
@@ -32,6 +35,8 @@ enum MakeError {
     Bridge(#[from] BridgeError),
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("its memory is not free")]
+    NotFree,
     #[error("cpu{0} is not online")]
     CpuOffline(u8),
 }
@@ -94,11 +99,14 @@ fn sizes(abilities: &[Option<SmmuAbility>], machine: &Machine) -> Sizes {
         _ => 48,
     };
     let output_bits = abilities.iter().flatten().map(|ability| ability.output_bits).fold(cpu_bits, u8::min);
-    Sizes {
-        ipa_bits: output_bits.min(vplat::IPA_BITS_MAX),
-        output_bits,
-        must_clean: machine.smmus.iter().any(|smmu| !smmu.is_coherent),
-    }
+    Sizes { ipa_bits: output_bits.min(vplat::IPA_BITS_MAX), output_bits, must_clean: is_any_not_coherent(machine) }
+}
+
+/// Whether an SMMU reads its tables from memory alone: its IDR0.COHACC or the board's device tree says so.
+fn is_any_not_coherent(machine: &Machine) -> bool {
+    let mut ids = (0..machine.smmus.len()).filter_map(|index| u8::try_from(index).ok()).map(SmmuId);
+    let is_coherent = |id| smmu::with(id, |driver| driver.features().is_coherent).unwrap_or(true);
+    machine.smmus.iter().any(|smmu| !smmu.is_coherent) || !ids.all(is_coherent)
 }
 
 fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
@@ -109,14 +117,12 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
     }
     let image = super::bundle().vm(plan.id).copied().ok_or(MakeError::CpuOffline(0))?;
     let bits = (sizes.ipa_bits, sizes.output_bits);
-    let tables = GuestTables::new(plan.id, image.ram(), plan.ram.start(), Attributes::RAM, bits, true, false)?;
-    let dma_range =
-        AddrRange::new(Iova::identity(image.ram().start()), image.ram().size_bytes()).unwrap_or_else(|| {
-            // The same bytes as the RAM's own range, which exists.
-            AddrRange::between(Iova::new(0), Iova::new(1)).expect("one byte")
-        });
-    let dma =
-        GuestTables::new(plan.id, dma_range, plan.ram.start(), Attributes::DMA_RAM, bits, false, sizes.must_clean)?;
+    let tables = GuestTables::new(plan.id, image.ram(), plan.ram.start(), Attributes::RAM, bits)?;
+    let mut spares = Spares::new(plan.id, tables_for_blocks(image.ram(), plan.ram.start()), sizes.must_clean)?;
+    let dma = DmaSpace::identity(&mut spares, image.ram(), plan.ram.start(), bits.0, bits.1, plan.vmid)
+        .map_err(TablesError::from)?;
+    // Nothing leads there before the first attach, so there is nothing to flush.
+    let ram = GuestRam::fresh(plan.ram, plan.vmid).settle().map_err(|_| MakeError::NotFree)?;
     let mut vgic = Vgic::new(plan.cpus.len());
     let mut devices = heapless::Vec::new();
     for device in &plan.devices {
@@ -144,7 +150,8 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
         bridge: Bridge::new(&devices)?,
         devices,
         cpu_config: S2Config::of(&tables.tree, plan.vmid),
-        dma_config: S2Config::of(&dma.tree, plan.vmid),
+        dma,
+        ram,
         tables,
         vgic,
         psci: Psci::new(plan.cpus.len(), host),
