@@ -8,7 +8,7 @@ use bulkhead_guest_tests::{
     check, cpu,
     gic::{self, Bank},
     irq, program, smp,
-    sysreg::{ICC_EOIR1_EL1, ICC_HPPIR1_EL1, ICC_IAR1_EL1},
+    sysreg::{ICC_CTLR_EL1, ICC_EOIR1_EL1, ICC_HPPIR1_EL1, ICC_IAR1_EL1},
     timer::{self, Timer},
 };
 
@@ -17,6 +17,8 @@ program!(main);
 const ROUNDS: u32 = 1000;
 const VIRTUAL: u32 = 27;
 const PHYSICAL: u32 = 30;
+/// ICC_CTLR_EL1.EOImode.
+const EOI_DROPS_ONLY: u64 = 2;
 const NOTHING: u64 = 1023;
 
 static EARLY: AtomicU32 = AtomicU32::new(0);
@@ -89,6 +91,13 @@ fn by_hand(intid: u32, timer: Timer) {
     gic::set(intid, Bank::Enable);
     let again = timer::wait_until(1000, || ICC_HPPIR1_EL1.read() == u64::from(intid));
     check!(again, "{timer:?}: enabled, it signals again");
+    ICC_CTLR_EL1.write(ICC_CTLR_EL1.read() | EOI_DROPS_ONLY);
+    let first = ICC_IAR1_EL1.read();
+    ICC_EOIR1_EL1.write(first);
+    gic::set(intid, Bank::ClearActive);
+    ICC_CTLR_EL1.write(ICC_CTLR_EL1.read() & !EOI_DROPS_ONLY);
+    let again = timer::wait_until(1000, || ICC_HPPIR1_EL1.read() == u64::from(intid));
+    check!(first == u64::from(intid) && again, "{timer:?}: deactivated by ICACTIVER, it comes again");
     timer.stop();
     timer::delay_ms(2);
     // A list register that holds it already may still deliver it, once.

@@ -9,7 +9,7 @@ use bulkhead_guest_tests::{
     edu::Edu,
     gic::{self, Bank},
     irq, mem, params, pci, println, program,
-    sysreg::{ICC_EOIR1_EL1, ICC_HPPIR1_EL1, ICC_IAR1_EL1},
+    sysreg::{ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_HPPIR1_EL1, ICC_IAR1_EL1},
     timer,
 };
 use spin::Once;
@@ -17,6 +17,8 @@ use spin::Once;
 program!(main);
 
 const NOTHING: u64 = 1023;
+/// ICC_CTLR_EL1.EOImode.
+const EOI_DROPS_ONLY: u64 = 2;
 const ROUNDS: u32 = 100;
 
 static EDU: Once<Edu> = Once::new();
@@ -31,6 +33,27 @@ fn on_interrupt(_intid: u32) {
             edu.acknowledge(status);
         }
     }
+}
+
+/// Deactivated by the distributor's register in place of the CPU interface: the physical one must be as well.
+fn by_register(edu: Edu, intid: u32) {
+    let id = u64::from(intid);
+    ICC_CTLR_EL1.write(ICC_CTLR_EL1.read() | EOI_DROPS_ONLY);
+    edu.raise(1);
+    timer::wait_until(1000, || ICC_HPPIR1_EL1.read() == id);
+    ICC_IAR1_EL1.read();
+    edu.acknowledge(1);
+    ICC_EOIR1_EL1.write(id);
+    check!(gic::is_set(intid, Bank::SetActive), "EOImode 1: active after EOI");
+    gic::set(intid, Bank::ClearActive);
+    check!(!gic::is_set(intid, Bank::SetActive), "ICACTIVER deactivates it");
+    edu.raise(1);
+    check!(timer::wait_until(1000, || ICC_HPPIR1_EL1.read() == id), "and the line can interrupt again");
+    ICC_IAR1_EL1.read();
+    edu.acknowledge(1);
+    ICC_EOIR1_EL1.write(id);
+    ICC_DIR_EL1.write(id);
+    ICC_CTLR_EL1.write(ICC_CTLR_EL1.read() & !EOI_DROPS_ONLY);
 }
 
 fn by_hand(edu: Edu, intid: u32) {
@@ -48,6 +71,8 @@ fn by_hand(edu: Edu, intid: u32) {
     timer::delay_ms(5);
     check!(ICC_HPPIR1_EL1.read() == NOTHING, "line down: it does not");
     check!(!gic::is_set(intid, Bank::SetPending), "ISPENDR is clear");
+
+    by_register(edu, intid);
 
     edu.function.set_command(edu.function.command() | pci::INTX_DISABLE);
     edu.raise(1);

@@ -55,6 +55,7 @@ fn access() {
         "vectors" => mmu::vectors_at(at),
         "stack" => mmu::stack_at(at),
         "off" => psci::system_off(),
+        "clean" => mem::clean_line(at),
         // The emulated devices, in ways that no syndrome describes. Each may be emulated or end the VM.
         "uart-exclusive" => {
             mem::read_exclusive(mmu::NORMAL_ALIAS + UART_BASE.as_u64());
