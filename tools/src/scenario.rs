@@ -20,7 +20,7 @@ use crate::{
     build::{self, Hypervisor},
     console::{Event, Machine},
     manifest::schema::Manifest,
-    pack,
+    pack::{self, ManifestFiles},
     qemu::QemuLine,
     setup,
     suite::Summary,
@@ -94,7 +94,7 @@ fn run_one(workspace: &Workspace, hypervisor: &Hypervisor, scenario: &Path) -> R
     let manifest_path = scenario.join("manifest.toml");
     let manifest = Manifest::read(&manifest_path)?;
     let bundle = workspace.out().join("scenarios").join(format!("{name}.bundle"));
-    pack::pack_manifest(workspace, &manifest, &manifest_path, &bundle)?;
+    pack::pack_manifest(&manifest, &ManifestFiles::of(workspace, &manifest_path), &manifest_path, &bundle)?;
     settings.damage(&bundle)?;
 
     let mut line = QemuLine::machine();

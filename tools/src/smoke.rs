@@ -17,7 +17,7 @@ use crate::{
     console::{Event, Machine},
     guest::initramfs,
     manifest::schema::Manifest,
-    pack,
+    pack::{self, ManifestFiles},
     qemu::QemuLine,
     setup,
     suite::Summary,
@@ -71,7 +71,7 @@ fn pack_with_peer(workspace: &Workspace, port: u16, bundle: &Path) -> Result<()>
     for vm in &mut manifest.vms {
         vm.cmdline.push_str(&format!(" bulkhead.run=peer bulkhead.peer={HOST_FROM_GUEST}:{port}"));
     }
-    pack::pack_manifest(workspace, &manifest, &path, bundle)
+    pack::pack_manifest(&manifest, &ManifestFiles::of(workspace, &path), &path, bundle)
 }
 
 /// Follows the console to the end, and moves the peer from stage to stage.

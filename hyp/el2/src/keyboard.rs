@@ -52,6 +52,8 @@ fn move_on() {
 
 /// The UART's interrupt: bytes go to whoever has the keyboard.
 pub fn interrupt() {
+    // First, so that a byte that comes after the last read raises the line again.
+    let _ = console::with_uart(|uart| uart.acknowledge());
     for _ in 0..BYTES_PER_INTERRUPT {
         let Some(byte) = console::with_uart(|uart| uart.read_byte()).flatten() else { break };
         if byte == SWITCH_KEY {
@@ -64,7 +66,6 @@ pub fn interrupt() {
             shell::key(byte);
         }
     }
-    let _ = console::with_uart(|uart| uart.acknowledge());
 }
 
 /// Moves waiting bytes into the UART of `vm`, if it has the keyboard and room.

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::{
     Limit, Report,
     exits::per_unit,
-    machine::{self, Bench, Guest},
+    machine::{self, Bench, Guest, WIRED},
 };
 use crate::console::Machine;
 
@@ -24,7 +24,7 @@ struct Rates {
 /// # Errors
 /// When a run does not end or prints no rates.
 pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
-    let wired = rates(bench.start_directly("tcp-direct-nomsi", &guest("pci=nomsi", LONG_MIB))?)?;
+    let wired = rates(bench.start_directly("tcp-direct-nomsi", &guest(&format!("pci=nomsi {WIRED}"), LONG_MIB))?)?;
     let msix = rates(bench.start_directly("tcp-direct-msix", &guest("", LONG_MIB))?)?;
     let (_, short_exits) = under_bulkhead(bench, "tcp-bulkhead-short", SHORT_MIB)?;
     let (ours, long_exits) = under_bulkhead(bench, "tcp-bulkhead", LONG_MIB)?;

@@ -24,6 +24,9 @@ const UART_CLOCK_HZ: u32 = 24_000_000;
 /// `ranges` space code of 32-bit memory, not prefetchable (IEEE 1275 PCI binding 2.2.1.1).
 const PCI_SPACE_MEM32: u32 = 0x0200_0000;
 
+/// Random bytes for one guest.
+pub type Seed = [u8; 64];
+
 /// What differs from one guest's tree to another's.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestTree<'a> {
@@ -35,6 +38,8 @@ pub struct GuestTree<'a> {
     pub cmdline: &'a str,
     /// First and one-past-last address of the initrd.
     pub initrd: Option<(Ipa, Ipa)>,
+    /// Entropy for the guest's random number generator: without it Linux asks the CPU for some, in vain, 50,000 times.
+    pub rng_seed: Seed,
     /// Whether the VM has any PCI function: without one it gets no host bridge.
     pub has_pci: bool,
 }
@@ -62,6 +67,7 @@ impl GuestTree<'_> {
         let mut chosen = node("chosen");
         set(&mut chosen, "bootargs", self.cmdline);
         set(&mut chosen, "stdout-path", uart_path().as_str());
+        set(&mut chosen, "rng-seed", self.rng_seed);
         if let Some((start, end)) = self.initrd {
             set(&mut chosen, "linux,initrd-start", start.as_u64());
             set(&mut chosen, "linux,initrd-end", end.as_u64());

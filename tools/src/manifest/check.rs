@@ -11,6 +11,8 @@ use bulkhead_core::{
     vplat::{RAM_BASE, VCPUS_MAX, VMS_MAX},
 };
 
+use crate::guest::dtb::Seed;
+
 use super::{
     problem::Problem,
     schema::{Manifest, VmSection},
@@ -50,13 +52,19 @@ pub struct CheckedVm {
     pub devices: Vec<DeviceRecord>,
 }
 
-/// Reads the files that a manifest names.
+/// What a manifest needs from outside of itself.
 pub trait Files {
     /// The bytes of the file that the manifest calls `path`.
     ///
     /// # Errors
     /// What the system says.
     fn read(&self, path: &str) -> std::io::Result<Vec<u8>>;
+
+    /// Random bytes for the VM of this name.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn seed(&self, vm: &str) -> std::io::Result<Seed>;
 }
 
 /// Checks all of `manifest`.

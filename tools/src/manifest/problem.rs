@@ -188,6 +188,14 @@ pub enum Problem {
         /// The RAM, in MiB.
         present: u64,
     },
+    /// No random bytes.
+    #[error("vm {vm}: no random bytes for its generator ({error}): make /dev/urandom readable")]
+    NoSeed {
+        /// The VM.
+        vm: String,
+        /// What the system said.
+        error: String,
+    },
     /// A command line that Linux would cut or cannot read.
     #[error("vm {vm}: cmdline of {bytes} bytes: give at most {limit} bytes of ASCII without control characters")]
     Cmdline {

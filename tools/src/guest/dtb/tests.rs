@@ -5,7 +5,7 @@ use super::GuestTree;
 
 fn tree(vcpus: usize, has_pci: bool) -> Vec<u8> {
     let initrd = Some((Ipa::new(0x4400_0000), Ipa::new(0x4400_1234)));
-    GuestTree { vcpus, ram_bytes: 512 << 20, cmdline: "console=ttyAMA0", initrd, has_pci }.to_dtb()
+    GuestTree { vcpus, ram_bytes: 512 << 20, cmdline: "console=ttyAMA0", initrd, rng_seed: [7; 64], has_pci }.to_dtb()
 }
 
 fn words(dtb: &[u8], path: &str, property: &str) -> Vec<u32> {

@@ -9,7 +9,7 @@ use super::{
     super::{problem::Problem, schema::VmSection},
     Files,
 };
-use crate::guest::dtb::GuestTree;
+use crate::guest::dtb::{GuestTree, Seed};
 
 /// Bytes with a place in the guest's RAM.
 #[derive(Debug)]
@@ -41,7 +41,14 @@ pub fn load(
     let kernel = read_kernel(section, files, problems);
     let initrd = read_initrd(section, files, problems);
     let (ram, (kernel, header), initrd) = (ram?, kernel?, initrd?);
-    let payload = place(section, ram, kernel, header, initrd)?;
+    let rng_seed = match files.seed(&section.name) {
+        Ok(seed) => seed,
+        Err(error) => {
+            problems.push(Problem::NoSeed { vm: section.name.clone(), error: error.to_string() });
+            return None;
+        }
+    };
+    let payload = place(section, ram, kernel, header, initrd, rng_seed)?;
     let end = payload.dtb.ipa.checked_add(payload.dtb.bytes.len() as u64)?;
     if end > ram.end() {
         let needed = end.checked_sub(ram.start())?.div_ceil(1 << 20);
@@ -58,6 +65,7 @@ fn place(
     kernel: Vec<u8>,
     header: ImageHeader,
     initrd: Vec<u8>,
+    rng_seed: Seed,
 ) -> Option<Payload> {
     let kernel_ipa = ram.start().checked_add(header.text_offset)?;
     let kernel_bytes = header.image_size.max(kernel.len() as u64);
@@ -68,6 +76,7 @@ fn place(
         ram_bytes: ram.size_bytes(),
         cmdline: &section.cmdline,
         initrd: (!initrd.is_empty()).then_some((initrd_ipa, initrd_end)),
+        rng_seed,
         has_pci: !section.devices.is_empty(),
     };
     Some(Payload {

@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, io};
 use bulkhead_core::ids::PciFunction;
 
 use super::{Checked, Files, check};
-use crate::manifest::{Problem, schema::Manifest};
+use crate::{
+    guest::dtb::Seed,
+    manifest::{Problem, schema::Manifest},
+};
 
 /// Files in memory.
 #[derive(Default)]
@@ -13,6 +16,10 @@ impl Files for FakeFiles {
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file");
         self.0.get(path).cloned().ok_or_else(missing)
+    }
+
+    fn seed(&self, _vm: &str) -> io::Result<Seed> {
+        Ok([7; 64])
     }
 }
 
