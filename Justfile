@@ -1,5 +1,8 @@
 # The front door. What each recipe does is in `tools`.
 
+set positional-arguments
+set no-exit-message
+
 tools := "cargo run --quiet --package bulkhead-tools --"
 
 # Lists the recipes.
@@ -8,7 +11,7 @@ default:
 
 # Installs and downloads what is missing; --dry-run only says what.
 setup *arguments:
-    @{{tools}} setup {{arguments}}
+    @{{tools}} setup "$@"
 
 # Builds the hypervisor's flat image.
 build:
@@ -16,19 +19,19 @@ build:
 
 # Boots the default bundle here; `-- ARGUMENTS` go to QEMU.
 qemu *arguments:
-    @{{tools}} qemu {{arguments}}
+    @{{tools}} qemu "$@"
 
 # Prints the command line of `qemu`.
 qemu-cmd *arguments:
-    @{{tools}} qemu-cmd {{arguments}}
+    @{{tools}} qemu-cmd "$@"
 
 # Packs a manifest into a bundle.
 pack *arguments:
-    @{{tools}} pack {{arguments}}
+    @{{tools}} pack "$@"
 
 # Prints every problem of a manifest.
 check-manifest *arguments:
-    @{{tools}} check-manifest {{arguments}}
+    @{{tools}} check-manifest "$@"
 
 # Boots the default bundle headless and moves traffic.
 smoke:
@@ -36,7 +39,7 @@ smoke:
 
 # Runs the bare-metal guest scenarios, or those whose name contains NAME.
 guest *name:
-    @{{tools}} guest {{name}}
+    @{{tools}} guest "$@"
 
 # Runs the host tests.
 unit:
@@ -48,7 +51,7 @@ test:
 
 # Measures, and prints figures.
 bench *name:
-    @{{tools}} bench {{name}}
+    @{{tools}} bench "$@"
 
 # Checks format, lints and our own rules.
 lint:
@@ -56,4 +59,4 @@ lint:
 
 # Removes what was built.
 clean *arguments:
-    @{{tools}} clean {{arguments}}
+    @{{tools}} clean "$@"

@@ -42,7 +42,7 @@ enum Action {
         #[arg(long)]
         manifest: Option<PathBuf>,
         /// Further arguments for QEMU.
-        #[arg(last = true)]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Prints the command line that `qemu` would run.
@@ -51,7 +51,7 @@ enum Action {
         #[arg(long)]
         manifest: Option<PathBuf>,
         /// Further arguments for QEMU.
-        #[arg(last = true)]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Packs a manifest into a bundle.
@@ -162,6 +162,9 @@ fn default_line(workspace: &Workspace, manifest: Option<&Path>, arguments: &[Str
 }
 
 fn check_manifest(workspace: &Workspace, path: &Path, dtb: Option<&Path>) -> Result<bool> {
+    if setup::guest_files::is_ready(workspace) {
+        initramfs::build(workspace)?;
+    }
     let manifest = manifest::schema::Manifest::read(path)?;
     let mut problems = manifest::check(&manifest, &pack::ManifestFiles::of(workspace, path)).err().unwrap_or_default();
     if let Some(dtb) = dtb {

@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 /// The target: FP and SIMD registers stay the guest's.
 pub const TARGET: &str = "aarch64-unknown-none-softfloat";
 /// Debian's compiler and the sources of its library, which it builds for the target itself.
-const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
+const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "lld"];
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// Which compiler builds for the target.
@@ -91,9 +91,8 @@ pub fn apply(workspace: &Workspace, command: &mut Command) -> Result<()> {
         Some(Choice::Installed) => {}
         Some(Choice::Debian) => {
             command.arg("-Zbuild-std=core").env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
-            if let Some(linker) = rust_lld() {
-                command.env("CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_LINKER", linker);
-            }
+            let linker = rust_lld().unwrap_or_else(|| PathBuf::from("ld.lld"));
+            command.env("CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_LINKER", linker);
         }
         None => bail!("the Rust target {TARGET} is missing: run `./justw setup`"),
     }
