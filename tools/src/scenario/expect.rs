@@ -1,4 +1,6 @@
-//! Expected output: lines that must come in order, and lines that must not come.
+//! Expected output: lines that must come, in order or at any time, and lines that must not come.
+
+use std::collections::BTreeSet;
 
 /// One line of an expectation: literal text, `*` for anything, `{{hex}}` for a hexadecimal number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +16,12 @@ enum Part {
     Hex,
 }
 
-/// An `expected.txt`: `#` begins a comment, `!` a line that must not appear.
+/// An `expected.txt`: `#` begins a comment, `!` a line that must not appear, `~` one that may come at any time: VMs run
+/// side by side, so the order of two VMs' lines says nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Expectation {
     wanted: Vec<Pattern>,
+    anytime: Vec<Pattern>,
     forbidden: Vec<Pattern>,
 }
 
@@ -25,6 +29,8 @@ pub struct Expectation {
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     matched: usize,
+    /// Of [`Expectation::anytime`], by place.
+    seen: BTreeSet<usize>,
 }
 
 impl Pattern {
@@ -75,10 +81,12 @@ impl Expectation {
     pub fn parse(text: &str) -> Self {
         let mut expectation = Self::default();
         for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            match line.strip_prefix('!') {
-                Some(forbidden) => expectation.forbidden.push(Pattern::new(forbidden.trim_start())),
-                None => expectation.wanted.push(Pattern::new(line)),
-            }
+            let (patterns, text) = match line.split_at_checked(1) {
+                Some(("!", text)) => (&mut expectation.forbidden, text.trim_start()),
+                Some(("~", text)) => (&mut expectation.anytime, text.trim_start()),
+                _ => (&mut expectation.wanted, line),
+            };
+            patterns.push(Pattern::new(text));
         }
         expectation
     }
@@ -94,12 +102,16 @@ impl Expectation {
         if self.wanted.get(progress.matched).is_some_and(|pattern| pattern.matches(line)) {
             progress.matched += 1;
         }
+        let matching = self.anytime.iter().enumerate().filter(|(_, pattern)| pattern.matches(line));
+        progress.seen.extend(matching.map(|(place, _)| place));
         Ok(())
     }
 
     /// The line that has not come yet, if any.
     pub fn missing(&self, progress: &Progress) -> Option<&str> {
-        self.wanted.get(progress.matched).map(|pattern| pattern.text.as_str())
+        let in_order = self.wanted.get(progress.matched);
+        let unseen = || self.anytime.iter().enumerate().find(|(place, _)| !progress.seen.contains(place));
+        in_order.or_else(|| unseen().map(|(_, pattern)| pattern)).map(|pattern| pattern.text.as_str())
     }
 }
 
@@ -137,5 +149,15 @@ mod tests {
         assert_eq!(verdict(expected, &["zero", "one", "else", "two three"]), Ok(None));
         assert_eq!(verdict(expected, &["two", "one"]), Ok(Some("two*".to_owned())));
         assert!(verdict(expected, &["one", "two", "[a] FAIL: x"]).is_err());
+    }
+
+    /// Would miss: an order asked of lines that have none, and a line that never came.
+    #[test]
+    fn some_lines_come_at_any_time() {
+        let expected = "~ late\none\n~ early*\ntwo\n";
+        assert_eq!(verdict(expected, &["early bird", "one", "two", "late"]), Ok(None));
+        assert_eq!(verdict(expected, &["one", "late", "two", "early"]), Ok(None));
+        assert_eq!(verdict(expected, &["early", "one", "two"]), Ok(Some("late".to_owned())));
+        assert_eq!(verdict(expected, &["early", "late", "two", "one"]), Ok(Some("two".to_owned())));
     }
 }
