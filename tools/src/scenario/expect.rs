@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use std::collections::BTreeSet;
+
 /// One line of an expectation: literal text, `*` for anything, `{{hex}}` for a hexadecimal number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
@@ -131,6 +133,14 @@ mod tests {
         assert!(matches("at {{hex}}: fault", "at 0x4000beef: fault"));
         assert!(matches("at {{hex}}: fault", "at beef: fault"));
         assert!(!matches("at {{hex}}: fault", "at 0x: fault"));
+    }
+
+    /// Would miss: a line of another VM that comes between, before or after the ordered ones.
+    #[test]
+    fn unordered_lines_may_come_at_any_time_but_must_come() {
+        let expected = "one\n~ any*\ntwo\n~ other\n";
+        assert_eq!(verdict(expected, &["other", "one", "two", "anything"]), Ok(None));
+        assert_eq!(verdict(expected, &["anything", "one", "two"]), Ok(Some("other".to_owned())));
     }
 
     fn verdict(expected: &str, lines: &[&str]) -> Result<Option<String>, String> {
