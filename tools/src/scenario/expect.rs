@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use std::collections::BTreeSet;
-
 /// One line of an expectation: literal text, `*` for anything, `{{hex}}` for a hexadecimal number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
