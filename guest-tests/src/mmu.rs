@@ -34,6 +34,12 @@ pub fn vectors_at(base: u64) -> ! {
     unsafe { asm!("msr vbar_el1, {}", "isb", "brk #0", "2: b 2b", in(reg) base, options(noreturn)) }
 }
 
+/// Sets VBAR_EL1 to any 64 bits, then executes an instruction that a hypervisor must answer with an exception. Does not return.
+pub fn undefined_with_vectors_at(base: u64) -> ! {
+    // SAFETY: declared not to return; the register is implementation-defined, and the vectors are where no code is.
+    unsafe { asm!("msr vbar_el1, {}", "isb", "mrs x0, s3_0_c15_c0_0", "2: b 2b", in(reg) base, options(noreturn)) }
+}
+
 /// Takes an exception with the stack at `top`. Does not return.
 pub fn stack_at(top: u64) -> ! {
     // SAFETY: declared not to return; what the vectors push goes to `top`.

@@ -56,8 +56,8 @@ fn stop_silently(why: &str) -> ! {
 
 fn stop_boot(why: core::fmt::Arguments<'_>) -> ! {
     error!("{why}");
-    error!("the boot cannot go on; every stream is in abort");
-    crate::smmu::abort_all();
+    let smmus = crate::smmu::abort_all();
+    error!("the boot cannot go on; {smmus} SMMUs abort every stream");
     crate::panic::stop()
 }
 

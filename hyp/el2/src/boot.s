@@ -91,6 +91,9 @@ secondary_start:
     msr     daifset, #0xf
     msr     spsel, #1
     mov     x19, x0
+    mov     x7, #(1 << 31)              // HCR_EL2.RW alone: E2H decides what the registers below mean
+    msr     hcr_el2, x7
+    isb
     ldp     x1, x2, [x19, #0]           // ttbr0, tcr
     ldp     x3, x4, [x19, #16]          // mair, sctlr
     ldp     x5, x6, [x19, #32]          // stack top, per-CPU block

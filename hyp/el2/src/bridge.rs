@@ -252,6 +252,8 @@ impl Bridge {
             let command = if is_on { command | bits } else { command & !bits };
             // The status half beside it is write-one-to-clear: zeros leave it.
             config.write32(device.function, registers::COMMAND, u32::from(command));
+            // What was under way before the write is over once the function answers.
+            let _ = config.read16(device.function, registers::COMMAND);
         });
     }
 }

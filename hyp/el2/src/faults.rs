@@ -65,7 +65,7 @@ static LAST: Mutex<Last> =
 const REPEAT_US: u64 = 100_000;
 
 /// Lines a second, all devices together; what is over it is counted (`smmu` in the shell).
-const LINES_PER_SECOND: u32 = 64;
+const LINES_PER_SECOND: u32 = 32;
 
 /// What makes two faults the same for a reader: stream, page, kind of access, reason.
 type Key = (StreamKey, u64, bool, u8);

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use arm_gic::{
     IntId as GicIntId, InterruptGroup, Trigger, UniqueMmioPointer,
     gicv3::{
-        GicCpuInterface, GicV3, SgiTarget, SgiTargetGroup,
+        GicCpuInterface, GicV3,
         registers::{Gicd, GicrSgi},
     },
 };
@@ -34,6 +34,9 @@ pub enum GicError {
     /// No redistributor carries the CPU's affinity.
     #[error("no GIC redistributor has affinity {0:#x}")]
     NoRedistributor(u64),
+    /// SGIs cannot reach the CPU.
+    #[error("affinity {0:#x}: this GIC sends no SGI to Aff0 of 16 and above")]
+    NoRangeSelector(u64),
     /// An interrupt that the GIC does not have.
     #[error("interrupt {0} is past what the GIC implements")]
     NoInterrupt(u32),
@@ -91,6 +94,10 @@ pub fn init_cpu(mpidr: Mpidr, cpus: usize) -> Result<usize, GicError> {
         .ok_or(missing)?;
     gic.init_cpu(index);
     drop(guard);
+    // ICC_CTLR_EL1.RSS: kicks reach Aff0 of 16 and above.
+    if mpidr.as_u64() & 0xf0 != 0 && sysreg::read!("icc_ctlr_el1") >> 18 & 1 == 0 {
+        return Err(GicError::NoRangeSelector(mpidr.as_u64()));
+    }
     GicCpuInterface::enable_group1(true);
     GicCpuInterface::set_priority_mask(0xff);
     sysreg::write!("icc_bpr1_el1", 0);
@@ -98,6 +105,7 @@ pub fn init_cpu(mpidr: Mpidr, cpus: usize) -> Result<usize, GicError> {
     sysreg::write!("icc_ctlr_el1", 1 << 1);
     sysreg::isb();
     enable_private(index, KICK, true)?;
+    prefer(index, KICK)?;
     Ok(index)
 }
 
@@ -121,6 +129,15 @@ fn with_gic<R>(
 /// The GIC has no such interrupt.
 pub fn enable_private(redistributor: usize, interrupt: IntId, is_on: bool) -> Result<(), GicError> {
     with_gic(interrupt, |gic, id| gic.enable_interrupt(id, Some(redistributor), is_on))
+}
+
+/// Puts an interrupt of the hypervisor before all those of guests.
+///
+/// # Errors
+/// The GIC has no such interrupt.
+pub fn prefer(redistributor: usize, interrupt: IntId) -> Result<(), GicError> {
+    const URGENT: u8 = 0x40;
+    with_gic(interrupt, |gic, id| gic.set_interrupt_priority(id, Some(redistributor), URGENT))
 }
 
 /// Routes an SPI to one CPU and turns it on.
@@ -148,6 +165,9 @@ pub fn acknowledge() -> Option<IntId> {
         return None;
     }
     GicCpuInterface::end_interrupt(id, InterruptGroup::Group1);
+    // What the interrupt announces is read after it was acknowledged.
+    sysreg::dsb_sy();
+    sysreg::isb();
     Some(IntId(raw))
 }
 
@@ -160,17 +180,13 @@ pub fn deactivate(interrupt: IntId) {
 /// Sends the kick to one CPU.
 pub fn send_kick(target: Mpidr) {
     let affinity = target.as_u64();
-    let byte = |shift: u32| (affinity >> shift & 0xff) as u8;
-    // Range selector 0: Aff0 below 16, as every GICv3 machine here has it; others are found by the boot check.
-    let target = SgiTarget::List {
-        affinity3: byte(32),
-        affinity2: byte(16),
-        affinity1: byte(8),
-        target_list: 1u16.checked_shl(u32::from(byte(0))).unwrap_or(0),
-    };
+    let field = |from: u32, to: u32| (affinity >> from & 0xff) << to;
+    // ICC_SGI1R_EL1 (IHI 0069 12.2.21): a list of 16 values of Aff0, from 16 x RS on. `init_cpu` saw that RS is there.
+    let list = 1u64 << (affinity & 15) | (affinity >> 4 & 15) << 44;
+    let value = list | field(8, 16) | field(16, 32) | field(32, 48) | u64::from(KICK.0) << 24;
     // Stores that the kick announces are visible before it arrives.
     sysreg::instruction!("dsb ishst");
-    let _ = GicCpuInterface::send_sgi(GicIntId::sgi(KICK.0), target, SgiTargetGroup::CurrentGroup1);
+    sysreg::write!("icc_sgi1r_el1", value);
     sysreg::isb();
 }
 

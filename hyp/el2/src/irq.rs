@@ -2,12 +2,18 @@
 
 use bulkhead_core::{
     ids::{IntId, SmmuId},
+    machine::Interrupt,
     vplat,
 };
 use bulkhead_vdev::vgic::Effects;
 use spin::Once;
 
-use crate::{faults, gic, keyboard, panic, percpu::PerCpu, virtual_gic, vm::Vm};
+use crate::{
+    boot, faults, gic, keyboard, panic,
+    percpu::PerCpu,
+    virtual_gic,
+    vm::{State, Vm},
+};
 
 /// Interrupts handled in one exit; more raise the next exit at once.
 const PER_EXIT: usize = 16;
@@ -58,18 +64,32 @@ pub fn handle(cpu: &'static PerCpu) {
 
 /// Makes a guest's own interrupt pending in its virtual GIC. The physical one stays active until the guest ends it.
 fn deliver(cpu: &PerCpu, vm: &Vm, vcpu: usize, interrupt: IntId) -> bool {
-    let is_timer = interrupt == vplat::VTIMER_INTID || interrupt == vplat::PTIMER_INTID;
-    let virtual_id = if is_timer { Some(interrupt) } else { vm.line_of(interrupt) };
+    let timers = &boot::machine().timers;
+    let is = |timer: Option<Interrupt>| timer.is_some_and(|timer| timer.id == interrupt);
+    let virtual_id = if is(timers.virtual_) {
+        Some(vplat::VTIMER_INTID)
+    } else if is(timers.physical) {
+        Some(vplat::PTIMER_INTID)
+    } else {
+        vm.line_of(interrupt)
+    };
     let Some(virtual_id) = virtual_id else { return false };
-    if !vm.is_inside(vcpu) {
-        // Nobody is there to take it: the teardown will have turned it off.
+    if vm.is_inside(vcpu) {
+        virtual_gic::with(cpu, vm, vcpu, |vgic| {
+            let kick = vgic.inject(vcpu, virtual_id.0);
+            ((), Effects { kick, ..Effects::default() })
+        });
+    } else if interrupt.is_spi() && vm.state() == State::Running {
+        // This vCPU is off, its VM is not: another one takes it, and ends it from there.
+        let kick = vm.vgic.lock().inject_spi(virtual_id.0);
+        virtual_gic::kick(cpu, vm, kick);
+    } else {
+        // Nobody is there: the next boot turns it on again.
+        if interrupt.is_spi() {
+            gic::disable_shared(interrupt);
+        }
         gic::deactivate(interrupt);
-        return true;
     }
-    virtual_gic::with(cpu, vm, vcpu, |vgic| {
-        let kick = vgic.inject(vcpu, virtual_id.0);
-        ((), Effects { kick, ..Effects::default() })
-    });
     true
 }
 
@@ -93,7 +113,9 @@ fn own(cpu: &'static PerCpu, interrupt: IntId) {
         Some(Source::SmmuError(id)) => faults::global_error_interrupt(id),
         Some(Source::SmmuCombined(id)) => faults::drain(id),
         Some(Source::Maintenance) => {
-            if let Some(&(vm, vcpu)) = cpu.vcpu.get() {
+            if let Some(&(vm, vcpu)) = cpu.vcpu.get()
+                && vm.is_inside(vcpu)
+            {
                 virtual_gic::with(cpu, vm, vcpu, |_| ((), Effects::default()));
             }
         }

@@ -86,7 +86,7 @@ pub fn feed_waiting(vm: &'static Vm) {
 /// Wants [`tick`] to run soon, on any CPU.
 pub fn ask_tick() {
     if !IS_TICK_WANTED.swap(true, Relaxed) {
-        time::arm_ms(time::TICK_MS);
+        time::arm_ms(time::QUIET_MS);
     }
 }
 
@@ -95,7 +95,8 @@ pub fn tick() {
     time::disarm();
     IS_TICK_WANTED.store(false, Relaxed);
     let now = time::ticks();
-    let quiet = time::frequency() * time::TICK_MS / 2 / 1000;
+    // A little less than the timer waits, so that one tick does for a line that ended just before.
+    let quiet = time::frequency() * time::QUIET_MS * 3 / 4 / 1000;
     let mut is_waiting = false;
     for vm in vm::all() {
         let mut serial = vm.serial.lock();

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use aarch64_cpu::registers::{HCR_EL2, VTTBR_EL2, Writeable};
+use aarch64_cpu::registers::{VTTBR_EL2, Writeable};
 use bulkhead_core::addr::{AddrRange, Ipa};
 use log::{error, info, warn};
 
@@ -11,7 +11,7 @@ use crate::{
     guest_memory::GuestRam,
     idle,
     percpu::{PerCpu, Task},
-    start, stats, sysreg, time, virtual_gic,
+    speculation, start, stats, sysreg, time, virtual_gic,
     vm::{self, Request, State, Vm},
 };
 
@@ -20,10 +20,18 @@ use crate::{
 /// # Errors
 /// It is not stopped; the state it is in.
 pub fn start(vm: &'static Vm) -> Result<(), State> {
+    if vm.state() == State::Stopped {
+        // What was asked of it while it was on its way out is over.
+        vm.take_request();
+    }
+    boot_again(vm)
+}
+
+/// The same, without forgetting what was asked meanwhile: an operator's stop outlives the guest's own reset.
+fn boot_again(vm: &'static Vm) -> Result<(), State> {
     if !vm.change_state(State::Stopped, State::Starting) {
         return Err(vm.state());
     }
-    vm.take_request();
     if let Some(first) = vm.cpus().next() {
         first.post(Task::BootVm);
     }
@@ -72,13 +80,19 @@ pub fn start_here(cpu: &'static PerCpu, entry: u64, context: u64) {
     enter(cpu, vm, vcpu, entry, context)
 }
 
-fn enter(cpu: &'static PerCpu, vm: &'static Vm, vcpu: usize, entry: u64, context: u64) -> ! {
+/// Enters the guest, or returns when the VM was asked to stop meanwhile: nothing of this CPU's stack is left behind either way.
+fn enter(cpu: &'static PerCpu, vm: &'static Vm, vcpu: usize, entry: u64, context: u64) {
     if vm.request() != Request::None {
-        leave(cpu, vm, vcpu);
+        quiesce(cpu, vm, vcpu);
+        if vm.leave(vcpu) {
+            tear_down(vm);
+        }
+        return;
     }
-    el1::start_vcpu(&vm.cpu_config, vcpu, vm.counter_offset.load(Relaxed), entry);
+    el1::start_vcpu(&vm.cpu_config(), vcpu, vm.counter_offset.load(Relaxed), entry);
     // What became pending for it while it was off.
     virtual_gic::with(cpu, vm, vcpu, |_| ((), bulkhead_vdev::vgic::Effects::default()));
+    speculation::start_vcpu();
     cpu.exits.set_started(time::ticks());
     el1::enter(cpu, context)
 }
@@ -90,12 +104,14 @@ pub fn leave(cpu: &'static PerCpu, vm: &'static Vm, vcpu: usize) -> ! {
     gone(vm, was_last)
 }
 
-/// Silences the vCPU's timers and hands its list registers back, while it still counts as running.
+/// Silences the vCPU's timers, hands its list registers back and switches its translation off, while it still counts as
+/// running: when it does not any more, nothing of this CPU walks the VM's tables, not even by speculation.
 pub fn quiesce(cpu: &PerCpu, vm: &Vm, vcpu: usize) {
     sysreg::write!("cntv_ctl_el0", 0);
     sysreg::write!("cntp_ctl_el0", 0);
     sysreg::isb();
     virtual_gic::withdraw(cpu, vm, vcpu);
+    el1::leave_vcpu();
 }
 
 /// What remains once the vCPU does not count as running any more.
@@ -103,10 +119,6 @@ pub fn gone(vm: &'static Vm, was_last: bool) -> ! {
     if was_last && vm.request() != Request::None {
         tear_down(vm);
     }
-    // EL1's stage 2 stays off until the next start: nothing of the VM can be walked from here.
-    HCR_EL2.set(1 << 31);
-    VTTBR_EL2.set(0);
-    sysreg::isb();
     idle::sleep()
 }
 
@@ -125,32 +137,25 @@ fn tear_down(vm: &'static Vm) {
     if !vm.change_state(State::Running, State::Stopping) {
         return;
     }
-    // This CPU names the VM while its translations are dropped.
-    VTTBR_EL2.set(vm.cpu_config.vttbr_el2());
+    for interrupt in vm.devices().filter_map(|device| device.interrupt) {
+        gic::disable_shared(interrupt);
+    }
+    // This CPU names the VM while its translations are dropped; EL1 is off, so nothing is walked.
+    VTTBR_EL2.set(vm.cpu_config().vttbr_el2());
     sysreg::isb();
     let is_flushed = release_devices(vm);
-    for device in vm.devices() {
-        faults::drain(device.stream.smmu);
-        if let Some(interrupt) = device.interrupt {
-            gic::disable_shared(interrupt);
-        }
+    for id in vm.smmus() {
+        faults::drain(id);
     }
     sysreg::dsb_ishst();
     sysreg::instruction!("tlbi vmalls12e1is");
     sysreg::dsb_ish();
     sysreg::isb();
-    let effects = vm.vgic.lock().reset();
-    for vcpu in 0..vm.vcpu_count() {
-        for deactivation in vm.vgic.lock().reset_deactivations(&effects, vcpu) {
-            let interrupt = bulkhead_core::ids::IntId(u32::from(deactivation.physical));
-            match vm.cpu_of(vcpu).and_then(crate::percpu::of) {
-                Some(home) if !interrupt.is_spi() => {
-                    home.ask_deactivation(interrupt);
-                    home.kick();
-                }
-                _ => gic::deactivate(interrupt),
-            }
-        }
+    VTTBR_EL2.set(0);
+    sysreg::isb();
+    reset_gic(vm);
+    if let Err(problem) = vm.tables.lock().rebuild(vm.ram, vm.ram_phys.start()) {
+        error!("vm {}: {problem}", vm.name());
     }
     report_exits(vm);
     if !is_flushed {
@@ -163,12 +168,30 @@ fn tear_down(vm: &'static Vm) {
     vm.change_state(State::Stopping, State::Stopped);
     if request == Request::Reset {
         info!("vm {} boots again", vm.name());
-        if start(vm).is_err() {
+        if boot_again(vm).is_err() {
             warn!("vm {} was started by somebody else meanwhile", vm.name());
         }
     } else {
         info!("vm {} stopped", vm.name());
         after_stop();
+    }
+}
+
+/// The virtual GIC as after power-on, and nothing of the VM active in the physical one.
+fn reset_gic(vm: &Vm) {
+    let mut vgic = vm.vgic.lock();
+    let effects = vgic.reset();
+    for vcpu in 0..vm.vcpu_count() {
+        for deactivation in vgic.reset_deactivations(&effects, vcpu) {
+            let interrupt = bulkhead_core::ids::IntId(u32::from(deactivation.physical));
+            match vm.cpu_of(vcpu).and_then(crate::percpu::of) {
+                Some(home) if !interrupt.is_spi() => {
+                    home.ask_deactivation(interrupt);
+                    home.kick();
+                }
+                _ => gic::deactivate(interrupt),
+            }
+        }
     }
 }
 
@@ -181,7 +204,7 @@ fn release_devices(vm: &Vm) -> bool {
 
 /// Everything that a reset machine would find in its reset state.
 fn reset_devices(vm: &Vm) {
-    let _ = vm.vgic.lock().reset();
+    reset_gic(vm);
     vm.psci.lock().reset();
     let mut serial = vm.serial.lock();
     serial.uart.reset();

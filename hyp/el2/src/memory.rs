@@ -60,7 +60,9 @@ pub fn map(range: AddrRange<PhysAddr>, access: Access) -> Result<(), MapError> {
 pub fn take_stack(size_bytes: u64) -> Option<u64> {
     let pages = usize::try_from(size_bytes / PAGE_SIZE).ok()?;
     let bottom = take(pages + 1, PAGE_SIZE, crate::frames::Use::Hypervisor as usize)?;
-    with(|memory| memory.mmu.unmap_page(bottom));
+    if !with(|memory| memory.mmu.unmap_page(bottom))? {
+        return None;
+    }
     Some(bottom.as_u64() + PAGE_SIZE + size_bytes)
 }
 

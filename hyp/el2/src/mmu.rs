@@ -10,6 +10,7 @@ use bulkhead_core::{
 };
 
 use crate::{
+    cache,
     frames::{FramePool, Use},
     image, sysreg,
 };
@@ -25,9 +26,10 @@ const INNER_SHAREABLE: u64 = 3 << 8;
 const ACCESS_FLAG: u64 = 1 << 10;
 const XN: u64 = 1 << 54;
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
-/// MAIR_EL2: attribute 0 is Normal write-back, 1 is Device-nGnRE.
-const MAIR: u64 = 0x04ff;
+/// MAIR_EL2: attribute 0 is Normal write-back, 1 is Device-nGnRE, 2 is Device-nGnRnE.
+const MAIR: u64 = 0x00_04ff;
 const DEVICE: u64 = 1 << 2;
+const CONFIGURATION: u64 = 2 << 2;
 
 /// SCTLR_EL2: MMU, caches, stack alignment check, WXN; the RES1 bits of ARMv8.0 (DDI 0487 D24.2.166).
 const SCTLR: u64 = 0x30c5_0830 | 1 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 19;
@@ -43,6 +45,8 @@ pub enum Access {
     ReadWrite,
     /// Registers.
     Device,
+    /// PCI configuration space: a write is over when the function has it, not when it is under way (nGnRnE).
+    Configuration,
 }
 
 impl Access {
@@ -53,6 +57,7 @@ impl Access {
             Self::Read => normal | AP2_READ_ONLY | XN,
             Self::ReadWrite => normal | XN,
             Self::Device => VALID | AP1_RES1 | ACCESS_FLAG | XN | DEVICE,
+            Self::Configuration => VALID | AP1_RES1 | ACCESS_FLAG | XN | CONFIGURATION,
         }
     }
 }
@@ -116,8 +121,11 @@ impl Mmu {
         let mut mmu = Self { root, windows: root };
         mmu.map(image::between(image::start(), image::text_end()), Access::ReadExecute, pool)?;
         mmu.map(image::between(image::text_end(), image::rodata_end()), Access::Read, pool)?;
-        mmu.map(image::between(image::rodata_end(), image::end()), Access::ReadWrite, pool)?;
-        mmu.unmap_page(image::boot_stack_guard());
+        // By pages, never by blocks: guard pages are taken out of the pool and from under the boot stack.
+        mmu.map_with(image::between(image::rodata_end(), image::end()), Access::ReadWrite, pool, PAGE_SIZE)?;
+        if !mmu.unmap_page(image::boot_stack_guard()) {
+            return Err(MapError(image::range()));
+        }
         // The windows' level-2 table exists from the start, so that opening a window never allocates.
         let mut table = root;
         for level in 0..2 {
@@ -144,6 +152,16 @@ impl Mmu {
     /// # Errors
     /// The pool has no frame for a table; what came before is mapped.
     pub fn map(&mut self, range: AddrRange<PhysAddr>, access: Access, pool: &mut FramePool) -> Result<(), MapError> {
+        self.map_with(range, access, pool, BLOCK_2M)
+    }
+
+    fn map_with(
+        &mut self,
+        range: AddrRange<PhysAddr>,
+        access: Access,
+        pool: &mut FramePool,
+        largest_bytes: u64,
+    ) -> Result<(), MapError> {
         let range = range.align_outward(PAGE_SIZE).ok_or(MapError(range))?;
         let mut at = range.start().as_u64();
         let end = range.end().as_u64();
@@ -152,7 +170,8 @@ impl Mmu {
             let level_2 = self.table_below(level_1, 1, at, pool).ok_or(MapError(range))?;
             let index = index_at(2, at);
             let here = read(level_2, index);
-            if at.is_multiple_of(BLOCK_2M) && end - at >= BLOCK_2M && here & VALID == 0 {
+            let is_block = largest_bytes == BLOCK_2M && at.is_multiple_of(BLOCK_2M) && end - at >= BLOCK_2M;
+            if is_block && here & VALID == 0 {
                 write(level_2, index, at | access.bits());
                 at += BLOCK_2M;
                 continue;
@@ -173,18 +192,20 @@ impl Mmu {
         Ok(())
     }
 
-    /// Takes one page of the pool or of a stack away: a guard page.
-    pub fn unmap_page(&mut self, page: PhysAddr) {
+    /// Takes one page of the pool or of a stack away: a guard page. False when it is no page of its own.
+    #[must_use = "without its guard page a stack must not be used"]
+    pub fn unmap_page(&mut self, page: PhysAddr) -> bool {
         let mut table = self.root;
         for level in 0..3 {
             let descriptor = read(table, index_at(level, page.as_u64()));
             if descriptor & (VALID | TABLE_OR_PAGE) != VALID | TABLE_OR_PAGE {
-                return;
+                return false;
             }
             table = PhysAddr::new(descriptor & ADDRESS);
         }
         write(table, index_at(3, page.as_u64()), 0);
         invalidate(page.as_u64());
+        true
     }
 
     /// The registers that turn this translation on.
@@ -198,6 +219,8 @@ impl Mmu {
     /// Turns MMU and caches on, on this CPU.
     pub fn turn_on(&self) {
         let registers = self.registers();
+        // Relocations, .bss and tables were stored with the MMU off: lines that were fetched since the start must go.
+        cache::clean_invalidate(image::text_end().as_u64(), image::end().as_u64() - image::text_end().as_u64());
         MAIR_EL2.set(registers.mair);
         TCR_EL2.set(registers.tcr);
         TTBR0_EL2.set(registers.ttbr0);

@@ -51,7 +51,7 @@ fn begin() -> bool {
     if PANICKING.swap(true, SeqCst) {
         return false;
     }
-    crate::smmu::abort_all();
+    let _ = crate::smmu::abort_all();
     for cpu in percpu::online() {
         if cpu.mpidr.as_u64() != bulkhead_core::ids::Mpidr::new(MPIDR_EL1.get()).as_u64() {
             cpu.kick();

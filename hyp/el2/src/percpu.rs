@@ -97,6 +97,12 @@ impl PerCpu {
         self.kick();
     }
 
+    /// The same, unless another task waits, which then does what is needed.
+    pub fn post_if_idle(&self, task: Task) {
+        self.task.lock().get_or_insert(task);
+        self.kick();
+    }
+
     /// Makes this CPU leave its guest and look around.
     pub fn kick(&self) {
         crate::gic::send_kick(self.mpidr);

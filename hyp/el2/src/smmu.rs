@@ -114,11 +114,12 @@ pub fn with<R>(id: SmmuId, f: impl FnOnce(&mut Driver) -> R) -> Option<R> {
     SMMUS.get(usize::from(id.0))?.lock().as_mut().map(f)
 }
 
-/// Puts every stream of every SMMU in abort by registers alone: no lock, no memory, bounded.
-pub fn abort_all() {
+/// Puts every stream of every SMMU in abort by registers alone: no lock, no memory, bounded. How many there are.
+pub fn abort_all() -> usize {
     for hardware in BASES.iter().filter_map(spin::Once::get) {
         let _ = bulkhead_smmu::panic_abort(&mut hardware.clone());
     }
+    BASES.iter().filter_map(spin::Once::get).count()
 }
 
 /// The range of an SMMU's registers that the driver uses: pages 0 and 1.

@@ -16,8 +16,7 @@ use spin::Once;
 pub use cpus::{StartError, cpu};
 
 use crate::{
-    boot, bridge, firmware, firmware::Conduit, gic, idle, irq, keyboard, lifecycle, memory, mmu::Access, pci::Ecam,
-    text::Bytes, vm,
+    boot, bridge, firmware, gic, idle, irq, keyboard, lifecycle, memory, mmu::Access, pci::Ecam, text::Bytes, vm,
 };
 
 static BUNDLE: Once<Bundle<'static>> = Once::new();
@@ -32,10 +31,11 @@ pub fn machine(dtb: AddrRange<PhysAddr>) -> ! {
     let machine = boot::machine();
     banner(machine);
     if let Some(conduit) = machine.psci {
-        firmware::set_conduit(match conduit {
-            PsciConduit::Smc => Conduit::Smc,
-            PsciConduit::Hvc => Conduit::Hvc,
-        });
+        match conduit {
+            PsciConduit::Smc => firmware::announce(),
+            // At EL2 an HVC comes back to EL2.
+            PsciConduit::Hvc => warn!("the device tree's PSCI is called by hvc, which nobody above answers: no PSCI"),
+        }
     }
     let gic = interrupt_controller(machine);
     cpus::boot_cpu(machine);
@@ -93,7 +93,7 @@ fn interrupt_controller(machine: &Machine) -> GicV3 {
 /// Rule 2's first half: no function masters the bus when this returns, then each gets its addresses.
 fn silence_pci(machine: &'static Machine) {
     for host in &machine.pci_hosts {
-        if let Err(problem) = memory::map(host.ecam, Access::Device) {
+        if let Err(problem) = memory::map(host.ecam, Access::Configuration) {
             boot::fail(format_args!("{problem}"));
         }
     }

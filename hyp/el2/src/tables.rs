@@ -2,8 +2,8 @@
 
 use bulkhead_core::{
     addr::{AddrRange, Ipa, PAGE_SIZE, PhysAddr},
-    ids::VmId,
-    stage2::{Attributes, Stage2, Stage2Error, TableMemory, tables_for_blocks},
+    ids::{VmId, Vmid},
+    stage2::{Attributes, S2Config, Stage2, Stage2Error, TableMemory, tables_for_blocks},
 };
 use heapless::Vec;
 
@@ -62,10 +62,8 @@ impl TableMemory for Spares {
 
 /// The CPUs' tree and its frames.
 pub struct GuestTables {
-    /// The tree.
-    pub tree: Stage2<Ipa>,
-    /// Its frames.
-    pub spares: Spares,
+    tree: Stage2<Ipa>,
+    spares: Spares,
 }
 
 /// Why a VM's tables could not be made.
@@ -99,17 +97,29 @@ impl GuestTables {
     ///
     /// # Errors
     /// The pool is exhausted, or the addresses do not fit the tree.
-    pub fn new(
-        vm: VmId,
-        range: AddrRange<Ipa>,
-        phys: PhysAddr,
-        attributes: Attributes,
-        bits: (u8, u8),
-    ) -> Result<Self, TablesError> {
-        let mut spares = Spares::new(vm, tables_for_blocks(range, phys) + FOR_BARS, false)?;
+    pub fn new(vm: VmId, range: AddrRange<Ipa>, phys: PhysAddr, bits: (u8, u8)) -> Result<Self, TablesError> {
+        // One more: `rebuild` has two roots for a moment.
+        let mut spares = Spares::new(vm, 1 + tables_for_blocks(range, phys) + FOR_BARS, false)?;
         let mut tree = Stage2::new(&mut spares, bits.0)?.with_output_bits(bits.1);
-        tree.map(&mut spares, range, phys, attributes)?;
+        tree.map(&mut spares, range, phys, Attributes::RAM)?;
         Ok(Self { tree, spares })
+    }
+
+    /// The tree.
+    pub const fn tree(&self) -> &Stage2<Ipa> {
+        &self.tree
+    }
+
+    /// Starts anew with `range` mapped to `phys` and every frame that BARs took given back. No CPU walks the tree, and no
+    /// TLB holds anything of it.
+    ///
+    /// # Errors
+    /// None that a tree that was built once could meet again.
+    pub fn rebuild(&mut self, range: AddrRange<Ipa>, phys: PhysAddr) -> Result<(), Stage2Error> {
+        let output_bits = S2Config::of(&self.tree, Vmid::of(VmId(0))).output_bits;
+        let empty = Stage2::new(&mut self.spares, self.tree.input_bits())?.with_output_bits(output_bits);
+        core::mem::replace(&mut self.tree, empty).destroy(&mut self.spares);
+        self.tree.map(&mut self.spares, range, phys, Attributes::RAM)
     }
 
     /// Maps a BAR's registers. Not mapped before, so nothing has to be invalidated.

@@ -4,8 +4,8 @@ use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, Readable};
 
 use crate::sysreg;
 
-/// INTID of EL2's physical timer in every device tree seen; the tree's own value is used.
-pub const TICK_MS: u64 = 20;
+/// How long a guest's unfinished line waits for its end before it is shown all the same (a prompt), in milliseconds.
+pub const QUIET_MS: u64 = 200;
 
 /// Ticks of the system counter since power-on.
 pub fn ticks() -> u64 {

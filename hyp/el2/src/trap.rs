@@ -37,6 +37,8 @@ impl Trapped<'_> {
     /// Goes on behind the instruction that trapped.
     pub fn skip(&self) {
         ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
+        // As if the instruction had run: no pending software step, no branch type.
+        SPSR_EL2.set(SPSR_EL2.get() & !(1 << 21 | 3 << 10));
     }
 
     /// Ends the VM; this vCPU leaves on its way out.
@@ -62,10 +64,25 @@ impl Trapped<'_> {
         crate::sysreg::write!("elr_el1", pc);
         crate::sysreg::write!("spsr_el1", state);
         crate::sysreg::write!("esr_el1", esr);
-        ELR_EL2.set(VBAR_EL1.get() + offset);
-        // EL1h, DAIF masked; the flags, PAN and SSBS as an exception leaves them on ARMv8.0.
-        SPSR_EL2.set(0x3c5);
+        // VBAR_EL1[10:0] are RES0, and may hold what the guest wrote all the same.
+        ELR_EL2.set((VBAR_EL1.get() & !0x7ff).wrapping_add(offset));
+        SPSR_EL2.set(exception_state(state));
     }
+}
+
+/// PSTATE as an exception to EL1 leaves it (DDI 0487 J1.1, AArch64.TakeException): EL1h, DAIF masked, flags and DIT kept,
+/// PAN and SSBS as SCTLR_EL1 says, everything else clear.
+fn exception_state(state: u64) -> u64 {
+    const KEPT: u64 = 0xf << 28 | DIT | PAN;
+    const DIT: u64 = 1 << 24;
+    const PAN: u64 = 1 << 22;
+    const SSBS: u64 = 1 << 12;
+    let control = crate::sysreg::read!("sctlr_el1");
+    let has_pan = crate::sysreg::read!("id_aa64mmfr1_el1") >> 20 & 0xf != 0;
+    let has_ssbs = crate::sysreg::read!("id_aa64pfr1_el1") >> 4 & 0xf != 0;
+    let pan = if has_pan && control >> 23 & 1 == 0 { PAN } else { 0 };
+    let ssbs = if has_ssbs && control >> 44 & 1 == 1 { SSBS } else { 0 };
+    state & KEPT | 0x3c5 | pan | ssbs
 }
 
 /// Every exception from a lower level, from `vectors.s`. Returning resumes the guest.

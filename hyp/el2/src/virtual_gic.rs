@@ -94,6 +94,12 @@ pub fn withdraw(cpu: &PerCpu, vm: &Vm, vcpu: usize) {
         deactivate(vm, vcpu, deactivation);
     }
     drop(vgic);
+    for index in (0..LRS_MAX).filter(|index| lrs.used >> index & 1 == 1) {
+        write_list_register(index, 0);
+    }
+    // Off: nothing that the guest left behind raises a maintenance interrupt.
+    ICH_HCR_EL2.set(0);
+    sysreg::isb();
     *lrs = empty();
     drop(lrs);
     kick(cpu, vm, effects.kick);
@@ -146,6 +152,7 @@ pub fn set_level(vm: &Vm, intid: IntId, is_high: bool) {
     let cpu = PerCpu::current();
     if let Some(&(own, vcpu)) = cpu.vcpu.get()
         && own.id == vm.id
+        && vm.is_inside(vcpu)
         && mask >> vcpu & 1 == 1
     {
         // The calling CPU is one of the VM's: it flushes on its way out.

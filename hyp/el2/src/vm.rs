@@ -1,20 +1,21 @@
 //! A virtual machine: what it owns, and every object that a trap may need, each behind its own lock.
 //!
-//! Lock order: `list registers of the CPU -> vgic`; `stage2`, `pci`, `uart`, `psci` are never held while another of
-//! these is taken, except `pci -> stage2`. Locks of the console, the frame pool and an SMMU are leaves.
+//! Locks, outermost first: `psci`, `serial` and `bridge` come before anything else; then `lrs` of the own CPU before `vgic`;
+//! `bridge` before an SMMU's driver, the configuration space and `tables`; an SMMU's driver before the frame pool, the last
+//! fault and the console. None is held across an eret.
 
 use core::{
     fmt,
     sync::atomic::{
         AtomicU8, AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
+        Ordering::{AcqRel, Acquire, Relaxed},
     },
 };
 
 use bulkhead_core::{
     addr::{AddrRange, Ipa, PhysAddr},
     bundle,
-    ids::{CpuId, IntId, PciFunction, SmmuId, StreamKey, VmId},
+    ids::{CpuId, IntId, PciFunction, SmmuId, StreamKey, VmId, Vmid},
     name::Name,
     stage2::S2Config,
     vplat::{self, DEVICES_MAX, VCPUS_MAX, VMS_MAX},
@@ -83,6 +84,16 @@ pub enum Request {
     Stop = 2,
 }
 
+impl Request {
+    const fn from_bits(bits: u8) -> Self {
+        match bits {
+            1 => Self::Reset,
+            2 => Self::Stop,
+            _ => Self::None,
+        }
+    }
+}
+
 /// Whose a VM's RAM is, of those who could write it.
 pub enum Ram {
     /// No device leads there: it may be scrubbed and loaded.
@@ -119,8 +130,7 @@ pub struct Vm {
     pub image: bundle::Vm,
     /// The CPU's stage 2.
     pub tables: Mutex<GuestTables>,
-    /// How CPUs walk it.
-    pub cpu_config: S2Config,
+    vmid: Vmid,
     /// What its devices reach.
     pub dma: DmaSpace,
     /// How SMMUs walk that.
@@ -155,8 +165,6 @@ pub struct Parts {
     pub devices: heapless::Vec<Device, DEVICES_MAX>,
     /// The CPU's stage 2, RAM mapped.
     pub tables: GuestTables,
-    /// How CPUs walk it.
-    pub cpu_config: S2Config,
     /// What its devices reach.
     pub dma: DmaSpace,
     /// The RAM, which nothing leads to yet.
@@ -181,7 +189,7 @@ impl Vm {
             devices: parts.devices,
             image: parts.image,
             tables: Mutex::new(parts.tables),
-            cpu_config: parts.cpu_config,
+            vmid: parts.dma.config().vmid,
             dma_config: parts.dma.config(),
             dma: parts.dma,
             ram_state: Mutex::new(Ram::Free(parts.ram)),
@@ -215,6 +223,11 @@ impl Vm {
     /// Its CPUs' blocks, in the order of vCPUs.
     pub fn cpus(&self) -> impl Iterator<Item = &'static percpu::PerCpu> + '_ {
         self.cpus.iter().filter_map(|&id| percpu::of(id))
+    }
+
+    /// How its CPUs walk their table.
+    pub fn cpu_config(&self) -> S2Config {
+        S2Config::of(self.tables.lock().tree(), self.vmid)
     }
 
     /// Its functions.
@@ -294,18 +307,12 @@ impl Vm {
 
     /// What it is asked to do.
     pub fn request(&self) -> Request {
-        match self.request.load(Acquire) {
-            1 => Request::Reset,
-            2 => Request::Stop,
-            _ => Request::None,
-        }
+        Request::from_bits(self.request.load(Acquire))
     }
 
     /// Forgets what it was asked to do, and says what it was.
     pub fn take_request(&self) -> Request {
-        let was = self.request();
-        self.request.store(Request::None as u8, Release);
-        was
+        Request::from_bits(self.request.swap(Request::None as u8, AcqRel))
     }
 
     /// Asks a running VM to stop or boot again: its vCPUs leave the guest, the last one does it. A stop outdoes a reset.
@@ -319,7 +326,7 @@ impl Vm {
             && self.state() == State::Running
             && let Some(first) = self.cpus().next()
         {
-            first.post(Task::TearDown);
+            first.post_if_idle(Task::TearDown);
         }
     }
 

@@ -195,7 +195,10 @@ pub fn listen() {
 }
 
 fn enable(interrupt: Interrupt) {
-    if let Err(problem) = gic::enable_shared(interrupt.id, interrupt.trigger == Trigger::Edge, boot::own_mpidr()) {
+    let is_edge = interrupt.trigger == Trigger::Edge;
+    let enabled =
+        gic::prefer(0, interrupt.id).and_then(|()| gic::enable_shared(interrupt.id, is_edge, boot::own_mpidr()));
+    if let Err(problem) = enabled {
         warn!("{problem}");
     }
 }

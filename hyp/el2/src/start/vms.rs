@@ -6,7 +6,7 @@ use bulkhead_core::{
     ledger::{Inventory, Kept, Ledger, SmmuAbility, VmPlan},
     machine::{Machine, SMMUS_MAX},
     pci::PciDevice,
-    stage2::{Attributes, S2Config, tables_for_blocks},
+    stage2::tables_for_blocks,
     vplat::{self, INTX_INTID_BASE},
 };
 use bulkhead_dma::DmaSpace;
@@ -18,6 +18,7 @@ use log::{error, info, warn};
 use smccc::arch::{SMCCC_ARCH_WORKAROUND_1, SMCCC_ARCH_WORKAROUND_2, SMCCC_ARCH_WORKAROUND_3};
 
 use crate::{
+    boot,
     bridge::{self, Bridge, BridgeError},
     firmware,
     guest_memory::GuestRam,
@@ -117,7 +118,7 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
     }
     let image = super::bundle().vm(plan.id).copied().ok_or(MakeError::CpuOffline(0))?;
     let bits = (sizes.ipa_bits, sizes.output_bits);
-    let tables = GuestTables::new(plan.id, image.ram(), plan.ram.start(), Attributes::RAM, bits)?;
+    let tables = GuestTables::new(plan.id, image.ram(), plan.ram.start(), bits)?;
     let mut spares = Spares::new(plan.id, tables_for_blocks(image.ram(), plan.ram.start()), sizes.must_clean)?;
     let dma = DmaSpace::identity(&mut spares, image.ram(), plan.ram.start(), bits.0, bits.1, plan.vmid)
         .map_err(TablesError::from)?;
@@ -149,7 +150,6 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
         ram_phys: plan.ram,
         bridge: Bridge::new(&devices)?,
         devices,
-        cpu_config: S2Config::of(&tables.tree, plan.vmid),
         dma,
         ram,
         tables,
@@ -168,6 +168,10 @@ fn announce(parts: Parts) {
         cpu.vcpu.call_once(|| (vm, vcpu));
     }
     for device in vm.devices() {
+        let found = bridge::devices().iter().find(|found| found.function == device.function);
+        if found.is_some_and(|found| found.capabilities.reset.is_none()) {
+            warn!("device {}: it has no reset of its own: what it holds outlives a reset of its VM", device.function);
+        }
         info!(
             "vm {}: device {} smmu {} stream {}, {}",
             vm.name(),
@@ -195,10 +199,10 @@ impl core::fmt::Display for Pin<'_> {
 fn report_unassigned(ledger: &Ledger) {
     let free = |device: &&PciDevice| device.bridge.is_none() && ledger.owner_of_function(device.function).is_none();
     for device in bridge::devices().iter().filter(free) {
-        info!(
-            "device {} ({:04x}:{:04x}) belongs to no vm: in abort, bus mastering off",
-            device.function, device.vendor, device.device
-        );
+        let stream = boot::machine().stream_of(device.function);
+        let is_held = stream.is_some_and(|stream| smmu::with(stream.smmu, |_| ()).is_some());
+        let held = if is_held { "in abort, bus mastering off" } else { "bus mastering off, no SMMU in front of it" };
+        info!("device {} ({:04x}:{:04x}) belongs to no vm: {held}", device.function, device.vendor, device.device);
         if let Some(fault) = device.fault {
             warn!("device {}: {fault}", device.function);
         }

@@ -40,6 +40,10 @@ fn call(trapped: &mut Trapped<'_>) {
             trapped.frame.set(0, 0);
         }
         Outcome::StopThisVcpu => {
+            if psci.all_off() {
+                // Nobody is left who could turn one on again.
+                vm.ask(Request::Stop);
+            }
             lifecycle::quiesce(trapped.cpu, vm, vcpu);
             let was_last = vm.leave(vcpu);
             drop(psci);

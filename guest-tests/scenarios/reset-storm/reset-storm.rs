@@ -1,0 +1,24 @@
+//! CPU_ON and SYSTEM_RESET in one breath, boot after boot: the started CPU finds its VM on the way out.
+#![no_std]
+#![no_main]
+
+use bulkhead_guest_tests::{
+    params, println, program, psci, smp,
+    sysreg::{CNTFRQ_EL0, CNTPCT_EL0},
+};
+
+program!(main);
+
+fn never() {
+    println!("started");
+}
+
+fn main() {
+    // Memory is as new after each boot; the physical counter alone goes on.
+    if CNTPCT_EL0.read() / CNTFRQ_EL0.read() >= params::number("until", 6) {
+        println!("enough boots");
+        return;
+    }
+    smp::start(1, never);
+    psci::system_reset();
+}
