@@ -39,6 +39,7 @@ pub fn machine() -> &'static Machine {
 }
 
 /// Why the boot stopped before there was a console: for a debugger, at this symbol.
+// SAFETY: the one definition of this name; nothing but a debugger looks for it.
 #[unsafe(no_mangle)]
 static mut BULKHEAD_BOOT_FAILURE: [u8; 64] = [0; 64];
 
@@ -84,6 +85,7 @@ pub unsafe fn bytes_of(range: AddrRange<PhysAddr>) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start, size) }
 }
 
+// SAFETY: the one definition of this name; boot.s calls it with these arguments.
 #[unsafe(no_mangle)]
 extern "C" fn boot_primary(dtb: u64) -> ! {
     crate::el1::init_el2();
@@ -127,6 +129,7 @@ fn open_console(console: Option<&machine::Uart>) {
 }
 
 /// Entered at a level other than EL2: there is no hypervisor to be, but the reason can be told.
+// SAFETY: the one definition of this name; boot.s calls it with these arguments.
 #[unsafe(no_mangle)]
 extern "C" fn boot_wrong_level(dtb: u64) -> ! {
     let Some(range) = dtb_range(dtb) else { stop_silently("not entered at EL2, and x0 is not a device tree") };
@@ -144,6 +147,7 @@ extern "C" fn boot_wrong_level(dtb: u64) -> ! {
     stop_silently("not entered at EL2")
 }
 
+// SAFETY: the one definition of this name; boot.s calls it with these arguments.
 #[unsafe(no_mangle)]
 extern "C" fn boot_secondary(cpu: &'static PerCpu) -> ! {
     crate::el1::init_el2();

@@ -10,7 +10,6 @@ use crate::firmware;
 /// Function id of the SMC that `vectors.s` makes on every exit, or 0 where none is needed.
 ///
 /// One word for the machine: a CPU that does not need the call gets a cheap return from firmware that offers it.
-#[unsafe(no_mangle)]
 pub static SMC_ON_EXIT: AtomicU32 = AtomicU32::new(0);
 
 /// What stands between a guest's branch history and EL2 on this CPU.

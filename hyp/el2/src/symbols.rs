@@ -7,6 +7,7 @@
 pub const TABLE_BYTES: usize = 64 << 10;
 
 #[used]
+// SAFETY: linker/hyp.ld gives the section a place of its own among the constants.
 #[unsafe(link_section = ".symbols")]
 static TABLE: [u8; TABLE_BYTES] = [0; TABLE_BYTES];
 

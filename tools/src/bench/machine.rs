@@ -21,7 +21,8 @@ use crate::{
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// Of the VM.
 const NAME: &str = "guest";
-const MEMORY: &str = "512M";
+/// Memory of the guest, under Bulkhead and directly, in MiB.
+const MEMORY_MIB: u32 = 256;
 /// What keeps e1000e from trying MSI-X first, in vain and with two lines on the console.
 pub const WIRED: &str = "e1000e.IntMode=0";
 /// Slots of the NICs.
@@ -79,7 +80,7 @@ impl Bench<'_> {
         let vm = VmSection {
             name: NAME.to_owned(),
             cpus: (0..guest.cpus).collect(),
-            memory: "512 MiB".to_owned(),
+            memory: format!("{MEMORY_MIB} MiB"),
             ram_at: None,
             kernel: "${cache}/guest/Image".to_owned(),
             initrd: Some("${out}/initramfs.cpio".to_owned()),
@@ -102,7 +103,7 @@ impl Bench<'_> {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn start_directly(&self, name: &str, guest: &Guest) -> Result<Machine> {
-        let mut line = guest.line("virt,gic-version=3", MEMORY);
+        let mut line = guest.line("virt,gic-version=3", &format!("{MEMORY_MIB}M"));
         line.boot(&guest_files::kernel(self.workspace), &self.workspace.out().join("initramfs.cpio"));
         line.option("-append", &guest.full_cmdline());
         self.start(name, &line)

@@ -109,7 +109,5 @@ fn insert(memory: &mut Vec<AddrRange<PhysAddr>, MEMORY_MAX>, range: AddrRange<Ph
     });
     let Some(merged) = AddrRange::between(start, end) else { return Ok(()) };
     let place = memory.iter().position(|other| other.start() > start).unwrap_or(memory.len());
-    memory
-        .insert(place, merged)
-        .map_err(|_| MachineError::TooMany { what: "memory ranges", limit: MEMORY_MAX })
+    memory.insert(place, merged).map_err(|_| MachineError::TooMany { what: "memory ranges", limit: MEMORY_MAX })
 }
