@@ -227,7 +227,9 @@ fn report_exits(vm: &Vm) {
     for (reason, name) in stats::NAMES.iter().enumerate() {
         let _ = core::fmt::write(&mut line, format_args!(" {name}={}", of(reason)));
     }
+    let el2_us = time::to_us(vm.cpus().map(|cpu| cpu.exits.el2_ticks()).sum());
     info!("exits {} total={total}{line}", vm.name());
+    info!("vm {}: {el2_us} us in EL2", vm.name());
 }
 
 /// Powers the machine off when nothing runs any more and the manifest wants it.
