@@ -96,10 +96,13 @@ pub fn with_uart<R>(f: impl FnOnce(&mut Uart) -> R) -> Option<R> {
 /// One whole line.
 pub fn line(writer: Writer, name: &str, text: fmt::Arguments<'_>) {
     with(|console| {
+        // A line of its own, even behind the writer's own prompt.
+        if console.open_line.take().is_some() {
+            console.text(format_args!("\n"));
+        }
         console.begin(writer, name);
         console.text(text);
         console.text(format_args!("\n"));
-        console.open_line = None;
     });
 }
 

@@ -40,10 +40,18 @@ pub fn smmus() {
     for id in (0..boot::machine().smmus.len()).filter_map(|index| u8::try_from(index).ok()).map(SmmuId) {
         let shown = smmu::with(id, |driver| {
             let counters = driver.counters();
+            let commands = counters.commands;
             say!(
-                "smmu {}: {:?}, attaches {}, detaches {}, flushes: vmid {} range {}; events {} ({} not shown), overflows {}, global errors {}",
+                "smmu {}: commands: configuration {} tlb {} sync {}, refused {}, timeouts {}",
                 id.0,
-                counters.commands,
+                commands.configuration,
+                commands.tlb,
+                commands.syncs,
+                commands.refused,
+                commands.timeouts
+            );
+            say!(
+                "  attaches {}, detaches {}, flushes of a vmid {} of a range {}; faults {} ({} not shown), overflows {}, global errors {}",
                 counters.attaches,
                 counters.detaches,
                 counters.vmid_flushes,

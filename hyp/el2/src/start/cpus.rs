@@ -1,6 +1,9 @@
 //! CPUs: blocks, stacks, interfaces, and the hypervisor's interrupts.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed};
+use core::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Acquire, Relaxed},
+};
 
 use aarch64_cpu::registers::{TPIDR_EL2, Writeable};
 use bulkhead_core::{
@@ -26,6 +29,9 @@ use crate::{
 const ONLINE_TIMEOUT_US: u64 = 1_000_000;
 /// Bytes of the stack that a fault of the hypervisor is reported on.
 const EMERGENCY_STACK_BYTES: u64 = 8 << 10;
+
+/// CPUs without protection of their branch predictor.
+static NOT_HARDENED: AtomicUsize = AtomicUsize::new(0);
 
 /// Why a CPU cannot be used.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -97,7 +103,7 @@ pub fn cpu(cpu: &'static PerCpu) -> Result<(), StartError> {
         gic::enable_private(index, interrupt.id, true)?;
     }
     if speculation::init_cpu() == BranchHardening::None {
-        warn!("{}: no branch predictor hardening: neither CSV2 nor SMCCC_ARCH_WORKAROUND_1 or _3", cpu.id);
+        NOT_HARDENED.fetch_add(1, Relaxed);
     }
     Ok(())
 }
@@ -118,6 +124,12 @@ pub fn start_others(machine: &Machine) {
         }
     }
     info!("{} of {} CPUs online", percpu::online().count(), machine.cpus.len());
+    match NOT_HARDENED.load(Relaxed) {
+        0 => (),
+        count => {
+            warn!("{count} CPUs have no branch predictor hardening: neither CSV2 nor SMCCC_ARCH_WORKAROUND_1 or _3")
+        }
+    }
 }
 
 fn start_other(id: CpuId, mpidr: Mpidr) -> Result<(), StartError> {

@@ -2,7 +2,7 @@
 //!
 //! What passes: printable ASCII, tab, well-formed UTF-8 of printable characters, and colour sequences (`ESC [ digits ; …
 //! m`, SGR). Every other control byte, ESC of any other sequence included, becomes `^X`; DEL becomes `^?`; malformed
-//! UTF-8, C1 controls and characters that change the direction of writing become `?`. CR is dropped. So a guest can
+//! UTF-8, C1 controls and characters that change the direction of writing become `?`. CR is dropped, the question for the cursor (`ESC [ 6 n`) too. So a guest can
 //! colour its own line, but neither move the cursor, nor clear, nor retitle the terminal, nor start a line that another
 //! VM seems to have written. Whoever prints a line ends it with a colour reset.
 
@@ -88,10 +88,14 @@ impl LineBuffer {
         let is_next = match self.escape.len() {
             0 => return false,
             1 => byte == b'[',
-            _ => matches!(byte, b'0'..=b'9' | b';' | b'm'),
+            _ => matches!(byte, b'0'..=b'9' | b';' | b'm') || (byte == b'n' && self.escape.ends_with(b"[6")),
         };
         if !is_next || self.escape.push(byte).is_err() {
             return false;
+        }
+        if byte == b'n' {
+            // "Where is the cursor?": there is no terminal of its own to answer, and shells ask at every prompt.
+            self.escape.clear();
         }
         if byte == b'm' {
             let sequence = core::mem::take(&mut self.escape);

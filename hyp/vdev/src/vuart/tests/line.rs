@@ -38,6 +38,13 @@ fn colour_passes_and_nothing_else_that_starts_with_escape() {
     assert_eq!(one(b"\x1b[1;1;1;1;1;1;1;1;1;1;1;1m\n"), "^[[1;1;1;1;1;1;1;1;1;1;1;1m", "too long to be a colour");
 }
 
+/// Shells ask it at every prompt; only the very question goes, not what looks like it.
+#[test]
+fn the_question_for_the_cursor_is_dropped() {
+    assert_eq!(one(b"/ # \x1b[6nls\n"), "/ # ls");
+    assert_eq!(one(b"\x1b[5n\x1b[16n\n"), "^[[5n^[[16n");
+}
+
 #[test]
 fn control_bytes_are_shown() {
     assert_eq!(one(b"a\x08\x07\x00\x7f\tb\n"), "a^H^G^@^?\tb");
