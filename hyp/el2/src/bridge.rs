@@ -19,7 +19,7 @@ use spin::{Mutex, Once};
 use crate::{
     guest_memory::GuestRam,
     pci::Ecam,
-    smmu, time,
+    smmu, time, virtio,
     vm::{Device, Vm},
 };
 
@@ -295,6 +295,11 @@ fn change(vm: &Vm, ipa: Ipa, phys: Option<PhysAddr>, size_bytes: u64) -> Result<
     .map_err(|problem| BridgeError::Map { at: ipa, problem })
 }
 
+/// Makes the function ready to be reset; false when it has no way of its own.
+pub fn prepare_reset(device: &PciDevice) -> bool {
+    device.capabilities.reset.is_some() || with_config(|config| virtio::prepare(config, device)).unwrap_or(false)
+}
+
 /// Resets a function in its own way, waiting as its specification says, each time at most two seconds.
 fn reset_function(device: &PciDevice) {
     let Some(mut reset) = with_config(|config| Reset::start(config, device)) else { return };
@@ -305,7 +310,12 @@ fn reset_function(device: &PciDevice) {
                 warn!("PCI function {} did not come back from its reset", device.function);
                 return;
             }
-            Some(ResetStep::Done | ResetStep::Unsupported) | None => return,
+            Some(ResetStep::Unsupported) => {
+                // What has no reset at all was named at boot.
+                let _ = with_config(|config| virtio::reset(config, device));
+                return;
+            }
+            Some(ResetStep::Done) | None => return,
         }
     }
 }

@@ -35,5 +35,6 @@ pub mod text;
 pub mod time;
 pub mod trap;
 pub mod uart;
+pub mod virtio;
 pub mod virtual_gic;
 pub mod vm;

@@ -169,7 +169,7 @@ fn announce(parts: Parts) {
     }
     for device in vm.devices() {
         let found = bridge::devices().iter().find(|found| found.function == device.function);
-        if found.is_some_and(|found| found.capabilities.reset.is_none()) {
+        if found.is_some_and(|found| !bridge::prepare_reset(found)) {
             warn!("device {}: it has no reset of its own: what it holds outlives a reset of its VM", device.function);
         }
         info!(
