@@ -13,6 +13,10 @@ use crate::console::Machine;
 const SHORT_MIB: u32 = 16;
 const LONG_MIB: u32 = 64;
 
+/// Starts of the transfer, some milliseconds apart. Each repeats to the digit, but how interrupts meet packets differs from
+/// one to the next by some per cent: the middle one counts.
+const PHASES: u32 = 3;
+
 #[derive(Clone, Copy, Debug)]
 struct Rates {
     send: f64,
@@ -24,10 +28,20 @@ struct Rates {
 /// # Errors
 /// When a run does not end or prints no rates.
 pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
-    let wired = rates(bench.start_directly("tcp-direct-nomsi", &guest(&format!("pci=nomsi {WIRED}"), LONG_MIB))?)?;
-    let msix = rates(bench.start_directly("tcp-direct-msix", &guest("", LONG_MIB))?)?;
-    let (_, short_exits) = under_bulkhead(bench, "tcp-bulkhead-short", SHORT_MIB)?;
-    let (ours, long_exits) = under_bulkhead(bench, "tcp-bulkhead", LONG_MIB)?;
+    let (mut wired, mut msix, mut ours, mut exits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for phase in 0..PHASES {
+        let line = guest(&format!("pci=nomsi {WIRED}"), LONG_MIB, phase);
+        wired.push(rates(bench.start_directly("tcp-direct-nomsi", &line)?)?);
+        msix.push(rates(bench.start_directly("tcp-direct-msix", &guest("", LONG_MIB, phase))?)?);
+        let (rates, long) = under_bulkhead(bench, "tcp-bulkhead", LONG_MIB, phase)?;
+        let (_, short) = under_bulkhead(bench, "tcp-bulkhead-short", SHORT_MIB, phase)?;
+        ours.push(rates);
+        exits.push((short, long));
+    }
+    let (wired, msix, ours) = (middle(&wired), middle(&msix), middle(&ours));
+    let total = |of: &Exits| of.get("total").copied().unwrap_or_default();
+    exits.sort_by(|(short, long), other| (total(long) - total(short)).total_cmp(&(total(&other.1) - total(&other.0))));
+    let (short_exits, long_exits) = exits.swap_remove(exits.len() / 2);
     for (name, rates) in [("directly, nomsi", wired), ("directly, MSI-X", msix), ("under Bulkhead", ours)] {
         report.figure(&format!("TCP e1000e {name}: sending"), rates.send, "Mbit/s", Limit::None);
         report.figure(&format!("TCP e1000e {name}: receiving"), rates.receive, "Mbit/s", Limit::None);
@@ -45,17 +59,27 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn guest(more: &str, mebibytes: u32) -> Guest {
-    let cmdline = format!("{more} bulkhead.run=throughput bulkhead.mib={mebibytes}");
+fn guest(more: &str, mebibytes: u32, phase: u32) -> Guest {
+    let cmdline = format!("{more} bulkhead.run=throughput bulkhead.mib={mebibytes} bulkhead.phase=0.0{phase}7");
     Guest { cpus: 1, nics: 2, cmdline, is_exact: true }
 }
 
 type Exits = std::collections::BTreeMap<String, f64>;
 
-fn under_bulkhead(bench: &Bench<'_>, name: &str, mebibytes: u32) -> Result<(Rates, Exits)> {
-    let mut machine = bench.start_under_bulkhead(name, &guest("", mebibytes))?;
+fn under_bulkhead(bench: &Bench<'_>, name: &str, mebibytes: u32, phase: u32) -> Result<(Rates, Exits)> {
+    let mut machine = bench.start_under_bulkhead(name, &guest("", mebibytes, phase))?;
     machine::run_to_end(&mut machine)?;
     Ok((rates_of(&machine)?, machine::exits(&machine)?))
+}
+
+/// The middle of each way's rates.
+fn middle(rates: &[Rates]) -> Rates {
+    let of = |way: fn(&Rates) -> f64| {
+        let mut values: Vec<f64> = rates.iter().map(way).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    Rates { send: of(|rates| rates.send), receive: of(|rates| rates.receive) }
 }
 
 fn rates(mut machine: Machine) -> Result<Rates> {
