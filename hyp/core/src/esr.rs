@@ -39,6 +39,11 @@ impl Sysreg {
     pub const fn new(op0: u8, op1: u8, crn: u8, crm: u8, op2: u8) -> Self {
         Self { op0, op1, crn, crm, op2 }
     }
+
+    /// op0, op1, CRn, CRm, op2.
+    pub const fn fields(self) -> (u8, u8, u8, u8, u8) {
+        (self.op0, self.op1, self.crn, self.crm, self.op2)
+    }
 }
 
 impl core::fmt::Display for Sysreg {

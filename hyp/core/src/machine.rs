@@ -124,6 +124,11 @@ impl Machine {
         self.pci_host(function.segment())?.intx_of(function, pin).map(|interrupt| interrupt.id)
     }
 
+    /// Every SMMU with its id.
+    pub fn numbered_smmus(&self) -> impl Iterator<Item = (SmmuId, &Smmu)> {
+        (0..=u8::MAX).map(SmmuId).zip(&self.smmus)
+    }
+
     /// The SMMU with this id.
     pub fn smmu(&self, id: SmmuId) -> Option<&Smmu> {
         self.smmus.get(usize::from(id.0))

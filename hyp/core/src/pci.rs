@@ -21,7 +21,7 @@ mod tests;
 use thiserror::Error;
 
 pub use self::{
-    capability::{find_capability, find_extended_capability},
+    capability::{find_capability, find_capability_where, find_extended_capability},
     device::{Bar, BarKind, BridgeBuses, Capabilities, DeviceFault, FunctionReset, MsixTable, PciDevice, PciDevices},
     reset::{Reset, ResetStep, restore},
 };

@@ -97,6 +97,11 @@ impl<A: Address> Stage2<A> {
         self.input_bits
     }
 
+    /// Bits of an output address.
+    pub const fn output_bits(&self) -> u8 {
+        self.output_bits
+    }
+
     /// Maps `range` to the same number of bytes from `phys` on.
     ///
     /// Nothing of `range` may be mapped. On error nothing has changed.

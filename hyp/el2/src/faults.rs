@@ -2,7 +2,7 @@
 
 use bulkhead_core::{
     addr::Iova,
-    ids::{PciFunction, SmmuId, StreamId, StreamKey},
+    ids::{PciFunction, SmmuId, StreamKey},
 };
 use bulkhead_dma::Place;
 use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
@@ -102,10 +102,8 @@ fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
     if repeats != 0 {
         warn!("the fault before came {repeats} times more in its page");
     }
-    let (name, function) = match find_device(smmu, event.stream) {
-        Some((name, function)) => (name, Some(function)),
-        None => (if owner.is_some() { "?" } else { "none" }, None),
-    };
+    let found = find_device(StreamKey { smmu, stream: event.stream });
+    let name = found.map_or(if owner.is_some() { "?" } else { "none" }, |(vm, _)| vm.name());
     let iova = Address(event.iova.map(|iova| iova.as_u64()));
     let access = match event.access {
         Some(access) if access.is_fetch => "fetch",
@@ -114,24 +112,16 @@ fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
         None => "access",
     };
     let (reason, meaning) = (event.reason.name(), event.reason.meaning());
-    let place = Where(event.iova, find_vm(smmu, event.stream));
-    let (smmu, stream, device) = (smmu.0, event.stream, Device(function));
+    let place = Where(event.iova, found.map(|(vm, _)| vm));
+    let (smmu, stream, device) = (smmu.0, event.stream, Device(found.map(|(_, function)| function)));
     warn!(
         "fault vm={name} device={device} smmu={smmu} stream={stream} iova={iova} {access} reason={reason}: {meaning}{place}"
     );
 }
 
-/// The VM that a stream belongs to.
-fn find_vm(smmu: SmmuId, stream: StreamId) -> Option<&'static Vm> {
-    let key = StreamKey { smmu, stream };
-    vm::all().find(|vm| vm.devices().any(|device| device.stream == key))
-}
-
 /// The VM and the function behind a stream.
-fn find_device(smmu: SmmuId, stream: StreamId) -> Option<(&'static str, PciFunction)> {
-    let key = StreamKey { smmu, stream };
-    let vm = find_vm(smmu, stream)?;
-    vm.devices().find(|device| device.stream == key).map(|device| (vm.name(), device.function))
+fn find_device(stream: StreamKey) -> Option<(&'static Vm, PciFunction)> {
+    vm::all().find_map(|vm| Some((vm, vm.devices().find(|device| device.stream == stream)?.function)))
 }
 
 /// Where an address lies from the RAM of the VM.

@@ -122,11 +122,6 @@ impl PerCpu {
         (16..32).filter(|bit| asked >> bit & 1 == 1).for_each(|bit| crate::gic::deactivate(IntId(bit)));
     }
 
-    /// The vCPU's number in its VM.
-    pub fn vcpu_index(&self) -> Option<usize> {
-        self.vcpu.get().map(|vcpu| vcpu.1)
-    }
-
     /// Marks the CPU as running.
     pub fn set_online(&self) {
         self.is_online.store(true, Relaxed);

@@ -2,8 +2,8 @@
 
 use bulkhead_core::{
     addr::{AddrRange, Ipa, PAGE_SIZE, PhysAddr},
-    ids::{VmId, Vmid},
-    stage2::{Attributes, S2Config, Stage2, Stage2Error, TableMemory, tables_for_blocks},
+    ids::VmId,
+    stage2::{Attributes, Stage2, Stage2Error, TableMemory, tables_for_blocks},
 };
 use heapless::Vec;
 
@@ -116,8 +116,7 @@ impl GuestTables {
     /// # Errors
     /// None that a tree that was built once could meet again.
     pub fn rebuild(&mut self, range: AddrRange<Ipa>, phys: PhysAddr) -> Result<(), Stage2Error> {
-        let output_bits = S2Config::of(&self.tree, Vmid::of(VmId(0))).output_bits;
-        let empty = Stage2::new(&mut self.spares, self.tree.input_bits())?.with_output_bits(output_bits);
+        let empty = Stage2::new(&mut self.spares, self.tree.input_bits())?.with_output_bits(self.tree.output_bits());
         core::mem::replace(&mut self.tree, empty).destroy(&mut self.spares);
         self.tree.map(&mut self.spares, range, phys, Attributes::RAM)
     }

@@ -4,7 +4,7 @@
 
 use bulkhead_core::{
     addr::{AddrRange, PhysAddr},
-    pci::{ConfigSpace, PciDevice, registers},
+    pci::{self, ConfigSpace, PciDevice, registers},
 };
 
 use crate::{memory, mmu::Access, pointer, time};
@@ -19,8 +19,6 @@ const COMMON: u8 = 1;
 const COMMON_BYTES: u32 = 21;
 /// Offset of device_status in it.
 const DEVICE_STATUS: u64 = 20;
-/// Most capabilities of a function: 192 bytes of four each.
-const CAPABILITIES_MAX: usize = 48;
 /// How long a device may take to say that it was reset.
 const TIMEOUT_US: u64 = 1_000_000;
 
@@ -30,23 +28,14 @@ fn status_register(config: &impl ConfigSpace, device: &PciDevice) -> Option<Phys
         return None;
     }
     let function = device.function;
-    let mut offset = config.read8(function, registers::CAPABILITIES) & !3;
-    for _ in 0..CAPABILITIES_MAX {
-        if offset < 0x40 {
-            return None;
-        }
-        let at = u16::from(offset);
-        let [id, next, _, kind] = config.read32(function, at).to_le_bytes();
-        if id == CAP_VENDOR && kind == COMMON {
-            let bar = usize::from(config.read8(function, at + 4));
-            let (start, bytes) = (config.read32(function, at + 8), config.read32(function, at + 12));
-            let pages = device.bars.get(bar).copied().flatten()?.pages()?;
-            let register = pages.start().checked_add(u64::from(start) + DEVICE_STATUS)?;
-            return (bytes >= COMMON_BYTES && pages.contains(register)).then_some(register);
-        }
-        offset = next & !3;
-    }
-    None
+    // cfg_type is the capability's fourth byte.
+    let is_common = |offset, id| id == CAP_VENDOR && config.read8(function, u16::from(offset) + 3) == COMMON;
+    let at = u16::from(pci::find_capability_where(config, function, is_common)?);
+    let bar = usize::from(config.read8(function, at + 4));
+    let (start, bytes) = (config.read32(function, at + 8), config.read32(function, at + 12));
+    let pages = device.bars.get(bar).copied().flatten()?.pages()?;
+    let register = pages.start().checked_add(u64::from(start) + DEVICE_STATUS)?;
+    (bytes >= COMMON_BYTES && pages.contains(register)).then_some(register)
 }
 
 /// Maps what [`reset`] needs, at boot. Whether the function can be reset so.
@@ -58,7 +47,7 @@ pub fn prepare(config: &impl ConfigSpace, device: &PciDevice) -> bool {
 /// Resets the function, which does not master the bus. False when it has no such reset, or does not answer.
 pub fn reset(config: &mut impl ConfigSpace, device: &PciDevice) -> bool {
     let Some(register) = status_register(config, device) else { return false };
-    bulkhead_core::pci::restore(config, device);
+    pci::restore(config, device);
     config.write32(device.function, registers::COMMAND, u32::from(registers::COMMAND_MEMORY));
     let status: *mut u8 = pointer::to(register.as_u64());
     // SAFETY: `prepare` mapped the register, which lies inside the function's own BAR; decode is on.

@@ -9,49 +9,9 @@ mod tests;
 
 pub use id::IdRegister;
 
+use bulkhead_core::esr::Sysreg;
+
 use crate::vgic::SgiRegister;
-
-/// A system register by its encoding.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SysReg(u16);
-
-impl SysReg {
-    /// The register S`op0`_`op1`_C`crn`_C`crm`_`op2`; bits that a field has no room for are dropped.
-    pub const fn new(op0: u8, op1: u8, crn: u8, crm: u8, op2: u8) -> Self {
-        let (op0, op1, op2) = ((op0 & 3) as u16, (op1 & 7) as u16, (op2 & 7) as u16);
-        Self(op0 << 14 | op1 << 11 | ((crn & 15) as u16) << 7 | ((crm & 15) as u16) << 3 | op2)
-    }
-
-    /// The register that ESR_ELx.ISS of a trapped MSR or MRS names (EC 0x18, DDI 0487 D24.2.40).
-    pub const fn from_iss(iss: u64) -> Self {
-        Self::new(
-            (iss >> 20 & 3) as u8,
-            (iss >> 14 & 7) as u8,
-            (iss >> 10 & 15) as u8,
-            (iss >> 1 & 15) as u8,
-            (iss >> 17 & 7) as u8,
-        )
-    }
-
-    /// op0, op1, CRn, CRm, op2.
-    pub const fn fields(self) -> (u8, u8, u8, u8, u8) {
-        let bits = self.0;
-        ((bits >> 14) as u8, (bits >> 11 & 7) as u8, (bits >> 7 & 15) as u8, (bits >> 3 & 15) as u8, (bits & 7) as u8)
-    }
-}
-
-impl core::fmt::Display for SysReg {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let (op0, op1, crn, crm, op2) = self.fields();
-        write!(f, "S{op0}_{op1}_C{crn}_C{crm}_{op2}")
-    }
-}
-
-impl core::fmt::Debug for SysReg {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        core::fmt::Display::fmt(self, f)
-    }
-}
 
 /// What EL2 does with a trapped access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +36,7 @@ const SRE: u64 = 7;
 /// Decides on an access to `register`: a write of `write`, or a read.
 ///
 /// `raw` gives the physical CPU's value of an ID register; it is called at most once.
-pub fn access(register: SysReg, write: Option<u64>, raw: impl FnOnce(IdRegister) -> u64) -> Action {
+pub fn access(register: Sysreg, write: Option<u64>, raw: impl FnOnce(IdRegister) -> u64) -> Action {
     if is_id(register) {
         return match write {
             Some(_) => Action::Undefined,
@@ -95,7 +55,7 @@ pub fn access(register: SysReg, write: Option<u64>, raw: impl FnOnce(IdRegister)
 
 /// The space that HCR_EL2.TID3 traps: AArch32 ID registers (CRm 1 to 3), AArch64 ID registers (CRm 4 to 7). What is not
 /// allocated in it reads 0; so do the AArch32 ones, as no guest runs AArch32.
-fn is_id(register: SysReg) -> bool {
+fn is_id(register: Sysreg) -> bool {
     matches!(register.fields(), (3, 0, 0, 1..=7, _))
 }
 
@@ -113,7 +73,7 @@ enum Policy {
     Undefined,
 }
 
-fn policy(register: SysReg) -> Policy {
+fn policy(register: Sysreg) -> Policy {
     match register.fields() {
         // OSLAR_EL1, OSLSR_EL1, OSDLR_EL1, DBGPRCR_EL1.
         (2, 0, 1, 0, 4) => Policy::WriteIgnored,

@@ -13,6 +13,15 @@ const EXTENDED_MAX: usize = 960;
 
 /// Offset of the first capability with this ID.
 pub fn find_capability(config: &impl ConfigSpace, function: PciFunction, id: u8) -> Option<u8> {
+    find_capability_where(config, function, |_, found| found == id)
+}
+
+/// Offset of the first capability that `is_wanted`, by its offset and its ID.
+pub fn find_capability_where(
+    config: &impl ConfigSpace,
+    function: PciFunction,
+    is_wanted: impl Fn(u8, u8) -> bool,
+) -> Option<u8> {
     let status = config.read16(function, COMMAND + 2);
     if status == u16::MAX || status & STATUS_CAPABILITIES == 0 {
         return None;
@@ -24,7 +33,7 @@ pub fn find_capability(config: &impl ConfigSpace, function: PciFunction, id: u8)
         }
         let [found, next, ..] = config.read32(function, u16::from(offset)).to_le_bytes();
         match found {
-            _ if found == id => return Some(offset),
+            _ if is_wanted(offset, found) => return Some(offset),
             0xff => return None,
             _ => offset = next & !3,
         }

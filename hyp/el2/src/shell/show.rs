@@ -2,7 +2,6 @@
 
 use core::{fmt::Write, sync::atomic::Ordering::Relaxed};
 
-use bulkhead_core::ids::SmmuId;
 use heapless::String;
 
 use super::say;
@@ -37,7 +36,7 @@ pub fn vms() {
 
 /// `smmu`: counters, then one line a stream.
 pub fn smmus() {
-    for id in (0..boot::machine().smmus.len()).filter_map(|index| u8::try_from(index).ok()).map(SmmuId) {
+    for (id, _) in boot::machine().numbered_smmus() {
         let shown = smmu::with(id, |driver| {
             let counters = driver.counters();
             let commands = counters.commands;

@@ -8,7 +8,7 @@ use core::sync::atomic::{
 use aarch64_cpu::registers::{TPIDR_EL2, Writeable};
 use bulkhead_core::{
     addr::PAGE_SIZE,
-    ids::{CpuId, IntId, Mpidr, SmmuId},
+    ids::{CpuId, IntId, Mpidr},
     machine::{GicV3, Interrupt, Machine, Trigger},
 };
 use log::{error, info, warn};
@@ -179,8 +179,7 @@ pub fn sources(machine: &Machine, gic: &GicV3) -> heapless::Vec<(IntId, Source),
     add(gic.maintenance, Source::Maintenance);
     add(machine.timers.hypervisor, Source::Timer);
     add(machine.console.as_ref().and_then(|console| console.interrupt), Source::Uart);
-    for (index, smmu) in machine.smmus.iter().enumerate() {
-        let id = SmmuId(u8::try_from(index).unwrap_or(u8::MAX));
+    for (id, smmu) in machine.numbered_smmus() {
         add(smmu.interrupts.event_queue, Source::SmmuEvents(id));
         add(smmu.interrupts.global_error, Source::SmmuError(id));
         add(smmu.interrupts.combined, Source::SmmuCombined(id));

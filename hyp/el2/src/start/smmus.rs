@@ -18,8 +18,7 @@ pub fn take_over(machine: &Machine) {
     if machine.smmus.is_empty() {
         error!("the device tree has no SMMU: no device can be given to a VM");
     }
-    for (index, described) in machine.smmus.iter().enumerate() {
-        let id = SmmuId(u8::try_from(index).unwrap_or(u8::MAX));
+    for (id, described) in machine.numbered_smmus() {
         if described.kind != SmmuKind::V3 {
             error!("smmu {}: {:?} is not driven by this version (SMMUv3 is)", id.0, described.kind);
             continue;

@@ -2,7 +2,6 @@
 
 use bulkhead_core::{
     addr::{AddrRange, PhysAddr},
-    ids::SmmuId,
     ledger::{Inventory, Kept, Ledger, SmmuAbility, VmPlan},
     machine::{Machine, SMMUS_MAX},
     pci::PciDevice,
@@ -79,14 +78,15 @@ pub fn create(machine: &'static Machine, dtb: AddrRange<PhysAddr>) {
 }
 
 fn abilities(machine: &Machine) -> heapless::Vec<Option<SmmuAbility>, SMMUS_MAX> {
-    let ids = (0..machine.smmus.len()).filter_map(|index| u8::try_from(index).ok()).map(SmmuId);
-    ids.map(|id| {
-        smmu::with(id, |driver| {
-            let features = driver.features();
-            SmmuAbility { has_stage2: true, output_bits: features.oas_bits, stream_bits: features.sid_bits }
+    let smmus = machine.numbered_smmus();
+    smmus
+        .map(|(id, _)| {
+            smmu::with(id, |driver| {
+                let features = driver.features();
+                SmmuAbility { has_stage2: true, output_bits: features.oas_bits, stream_bits: features.sid_bits }
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 fn sizes(abilities: &[Option<SmmuAbility>], machine: &Machine) -> Sizes {
@@ -105,9 +105,9 @@ fn sizes(abilities: &[Option<SmmuAbility>], machine: &Machine) -> Sizes {
 
 /// Whether an SMMU reads its tables from memory alone: its IDR0.COHACC or the board's device tree says so.
 fn is_any_not_coherent(machine: &Machine) -> bool {
-    let mut ids = (0..machine.smmus.len()).filter_map(|index| u8::try_from(index).ok()).map(SmmuId);
-    let is_coherent = |id| smmu::with(id, |driver| driver.features().is_coherent).unwrap_or(true);
-    machine.smmus.iter().any(|smmu| !smmu.is_coherent) || !ids.all(is_coherent)
+    machine.numbered_smmus().any(|(id, described)| {
+        !described.is_coherent || smmu::with(id, |driver| !driver.features().is_coherent).unwrap_or(false)
+    })
 }
 
 fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {

@@ -2,7 +2,7 @@
 
 use bulkhead_core::esr::SysregAccess;
 use bulkhead_vdev::{
-    sysreg::{self, Action, IdRegister, SysReg},
+    sysreg::{self, Action, IdRegister},
     vgic::Effects,
 };
 
@@ -25,11 +25,9 @@ fn raw(register: IdRegister) -> u64 {
 
 /// Emulates the access, or gives the guest an undefined instruction.
 pub fn access(trapped: &mut Trapped<'_>, access: SysregAccess) -> Reason {
-    let register = access.register;
-    let register = SysReg::new(register.op0, register.op1, register.crn, register.crm, register.op2);
     let write = (!access.is_read).then(|| trapped.frame.get(access.rt));
     let (cpu, vm, vcpu) = (trapped.cpu, trapped.vm, trapped.vcpu);
-    match sysreg::access(register, write, raw) {
+    match sysreg::access(access.register, write, raw) {
         Action::Read(value) => trapped.frame.set(access.rt, value),
         Action::Ignore => (),
         Action::Undefined => {

@@ -4,7 +4,7 @@
 //! else is wanted than what the CPU says, have a rule of their own and the reason beside it. Field places: DDI 0487
 //! D24.2 (ID_AA64*_EL1).
 
-use super::SysReg;
+use bulkhead_core::esr::Sysreg;
 
 /// What becomes of one 4-bit field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +60,7 @@ impl IdRegister {
     ];
 
     /// Its encoding.
-    pub const fn encoding(self) -> SysReg {
+    pub const fn encoding(self) -> Sysreg {
         let (crm, op2) = match self {
             Self::Pfr0 => (4, 0),
             Self::Pfr1 => (4, 1),
@@ -72,11 +72,11 @@ impl IdRegister {
             Self::Mmfr1 => (7, 1),
             Self::Mmfr2 => (7, 2),
         };
-        SysReg::new(3, 0, 0, crm, op2)
+        Sysreg::new(3, 0, 0, crm, op2)
     }
 
     /// The register with this encoding.
-    pub fn from_encoding(encoding: SysReg) -> Option<Self> {
+    pub fn from_encoding(encoding: Sysreg) -> Option<Self> {
         Self::ALL.into_iter().find(|register| register.encoding() == encoding)
     }
 
