@@ -14,10 +14,11 @@ use bulkhead_vdev::{
 };
 use heapless::Vec;
 use log::{error, warn};
-use spin::{Mutex, Once};
+use spin::Once;
 
 use crate::{
     guest_memory::GuestRam,
+    lock::Mutex,
     pci::Ecam,
     smmu, time, virtio,
     vm::{Device, Vm},

@@ -6,11 +6,10 @@
 use core::fmt::{self, Write};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use spin::mutex::TicketMutex;
 
 use bulkhead_vdev::vuart::LineBuffer;
 
-use crate::{panic, uart::Uart, vm::Vm};
+use crate::{lock::Mutex, panic, uart::Uart, vm::Vm};
 
 /// Colours of VM names, by VM; the hypervisor's own is bold white.
 const COLOURS: [&str; 6] = ["\x1b[36m", "\x1b[33m", "\x1b[35m", "\x1b[32m", "\x1b[34m", "\x1b[31m"];
@@ -29,7 +28,7 @@ struct Console {
     open_line: Option<Writer>,
 }
 
-static CONSOLE: TicketMutex<Console> = TicketMutex::new(Console { uart: None, open_line: None });
+static CONSOLE: Mutex<Console> = Mutex::new(Console { uart: None, open_line: None });
 
 /// Writes with CR before LF to the UART.
 struct Out<'a>(&'a mut Uart);

@@ -7,9 +7,8 @@ use bulkhead_core::{
 use bulkhead_dma::Place;
 use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
 use log::{error, warn};
-use spin::Mutex;
 
-use crate::{smmu, time, vm, vm::Vm};
+use crate::{lock::Mutex, smmu, time, vm, vm::Vm};
 
 /// Events handled at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;

@@ -7,9 +7,8 @@ use core::sync::atomic::{
 
 use bulkhead_core::vplat;
 use log::info;
-use spin::Mutex;
 
-use crate::{console, console::Writer, shell, time, virtual_gic, vm, vm::Vm};
+use crate::{console, console::Writer, lock::Mutex, shell, time, virtual_gic, vm, vm::Vm};
 
 /// The key that moves the keyboard's focus: Ctrl-T.
 pub const SWITCH_KEY: u8 = 0x14;

@@ -17,6 +17,7 @@ pub mod image;
 pub mod irq;
 pub mod keyboard;
 pub mod lifecycle;
+pub mod lock;
 pub mod memory;
 pub mod mmu;
 pub mod panic;

@@ -3,10 +3,10 @@
 //! Taken at boot, when a VM is created, and when a guest first maps a BAR; the last from frames that were set aside before.
 
 use bulkhead_core::addr::{AddrRange, PAGE_SIZE, PhysAddr};
-use spin::Mutex;
 
 use crate::{
     frames::{FramePool, USES},
+    lock::Mutex,
     mmu::{Access, MapError, Mmu, WindowTable},
 };
 

@@ -8,9 +8,9 @@ use core::sync::atomic::{
 use aarch64_cpu::registers::{Readable, TPIDR_EL2};
 use bulkhead_core::ids::{CpuId, IntId, Mpidr};
 use bulkhead_vdev::vgic::ListRegisters;
-use spin::{Mutex, Once};
+use spin::Once;
 
-use crate::{mmu::WindowTable, stats::Exits, vm::Vm};
+use crate::{lock::Mutex, mmu::WindowTable, stats::Exits, vm::Vm};
 
 /// CPUs that the hypervisor can run.
 pub const CPUS_MAX: usize = 64;

@@ -3,11 +3,12 @@
 mod show;
 
 use heapless::String;
-use spin::Mutex;
 
 use crate::{
     console::{self, NAME, Writer},
-    lifecycle, vm,
+    lifecycle,
+    lock::Mutex,
+    vm,
     vm::{Request, State, Vm},
 };
 

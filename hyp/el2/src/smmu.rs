@@ -5,9 +5,8 @@ use bulkhead_core::{
     ids::SmmuId,
 };
 use bulkhead_smmu::{Platform, Smmu};
-use spin::Mutex;
 
-use crate::{cache, frames::Use, memory, sysreg, time};
+use crate::{cache, frames::Use, lock::Mutex, memory, sysreg, time};
 
 /// Most SMMUs of one machine.
 pub const SMMUS_MAX: usize = bulkhead_core::machine::SMMUS_MAX;

@@ -27,9 +27,9 @@ use bulkhead_vdev::{
     vuart::{LineBuffer, Vuart},
 };
 use log::error;
-use spin::{Mutex, Once};
+use spin::Once;
 
-use crate::{bridge::Bridge, guest_memory::GuestRam, percpu, percpu::Task, tables::GuestTables};
+use crate::{bridge::Bridge, guest_memory::GuestRam, lock::Mutex, percpu, percpu::Task, tables::GuestTables};
 
 /// A passed-through function.
 #[derive(Clone, Copy, Debug)]
