@@ -52,7 +52,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Visits every enabled node before its children; children of a disabled node are not visited.
-    pub fn visit(&self, mut each: impl FnMut(&Path<'a>) -> Result<(), MachineError>) -> Result<(), MachineError> {
+    pub fn visit(&self, each: &mut dyn FnMut(&Path<'a>) -> Result<(), MachineError>) -> Result<(), MachineError> {
         let mut walk = Walk::new(self.root()?)?;
         while let Some(path) = walk.next(true)? {
             each(path)?;
@@ -61,7 +61,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The first node, disabled ones included, that `matches`.
-    fn find(&self, mut matches: impl FnMut(&Path<'a>) -> bool) -> Option<Path<'a>> {
+    fn find(&self, matches: impl Fn(&Path<'a>) -> bool) -> Option<Path<'a>> {
         let mut walk = Walk::new(self.root().ok()?).ok()?;
         while let Ok(Some(path)) = walk.next(false) {
             if matches(path) {
