@@ -1,5 +1,7 @@
 //! Commands to the SMMU and their 128-bit encodings (IHI 0070 chapter 4).
 
+use core::fmt;
+
 use bulkhead_core::{
     addr::Ipa,
     ids::{StreamId, Vmid},
@@ -115,6 +117,26 @@ impl Command {
 
     const fn vmid(vmid: Vmid) -> u64 {
         (vmid.as_u16() as u64) << 32
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CfgiSte { stream, is_leaf } => write!(f, "CMD_CFGI_STE of stream {stream}, leaf {is_leaf}"),
+            Self::CfgiAll => f.write_str("CMD_CFGI_ALL"),
+            Self::TlbiEl2All => f.write_str("CMD_TLBI_EL2_ALL"),
+            Self::TlbiS12Vmall { vmid } => write!(f, "CMD_TLBI_S12_VMALL of vmid {}", vmid.as_u16()),
+            Self::TlbiS2Ipa { vmid, ipa, is_leaf } => {
+                write!(f, "CMD_TLBI_S2_IPA of vmid {} at {ipa}, leaf {is_leaf}", vmid.as_u16())
+            }
+            Self::TlbiS2IpaRange { vmid, ipa, num, scale, is_leaf } => {
+                let vmid = vmid.as_u16();
+                write!(f, "CMD_TLBI_S2_IPA of vmid {vmid} from {ipa}, num {num}, scale {scale}, leaf {is_leaf}")
+            }
+            Self::TlbiNsnhAll => f.write_str("CMD_TLBI_NSNH_ALL"),
+            Self::Sync => f.write_str("CMD_SYNC"),
+        }
     }
 }
 

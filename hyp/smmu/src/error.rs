@@ -34,7 +34,7 @@ pub enum Error {
         timeout_us: u64,
     },
     /// The SMMU refused a command; the queue has been recovered.
-    #[error("the smmu refused {command:?}: {reason}")]
+    #[error("the smmu refused {command}: {reason}")]
     CommandRefused {
         /// The command.
         command: Command,

@@ -57,3 +57,16 @@ fn no_field_spills_into_another() {
         assert_eq!((changed_low ^ low, changed_high ^ high), (low_mask, high_mask), "{command:?}");
     }
 }
+
+/// Would miss: a refused command whose message leaves out whose it was.
+#[test]
+fn messages_say_whose() {
+    let ipa = Ipa::new(0x4000_0000);
+    assert_eq!(
+        Command::CfgiSte { stream: StreamId(8), is_leaf: true }.to_string(),
+        format!("CMD_CFGI_STE of stream {}, leaf true", StreamId(8))
+    );
+    assert_eq!(Command::TlbiS12Vmall { vmid: VMID }.to_string(), "CMD_TLBI_S12_VMALL of vmid 43981");
+    let range = Command::TlbiS2IpaRange { vmid: VMID, ipa, num: 3, scale: 1, is_leaf: false };
+    assert_eq!(range.to_string(), format!("CMD_TLBI_S2_IPA of vmid 43981 from {ipa}, num 3, scale 1, leaf false"));
+}
