@@ -16,9 +16,8 @@ use bulkhead_core::{
     addr::PhysAddr,
     ids::{IntId, Mpidr},
 };
-use spin::Mutex;
 
-use crate::sysreg;
+use crate::{lock::Mutex, sysreg};
 
 /// The SGI that makes a CPU leave its guest.
 pub const KICK: IntId = IntId(0);
@@ -73,8 +72,15 @@ pub unsafe fn init(distributor: PhysAddr, redistributors: PhysAddr, cpus: usize)
     let gicd = unsafe { UniqueMmioPointer::new(gicd) };
     // SAFETY: the caller's promise.
     let mut gic = unsafe { GicV3::new(gicd, gicr, cpus) }.map_err(|_| error)?;
-    gic.enable_all_interrupts(false);
-    gic.setup(0);
+    gic.init_cpu(0);
+    for cpu in 0..cpus {
+        let mut redistributor = gic.redistributor(cpu).map_err(|_| error)?;
+        redistributor.enable_all_interrupts(false);
+        redistributor.configure_default_settings();
+    }
+    gic.distributor().enable_all_interrupts(false);
+    gic.distributor().configure_default_settings();
+    GicCpuInterface::enable_group1(true);
     *GIC.lock() = Some(gic);
     Ok(())
 }

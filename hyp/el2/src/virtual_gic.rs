@@ -4,7 +4,7 @@ use aarch64_cpu::registers::{ICH_HCR_EL2, ICH_VTR_EL2, Readable, Writeable};
 use bulkhead_core::ids::IntId;
 use bulkhead_vdev::vgic::{Deactivation, Effects, LRS_MAX, ListRegisters, Vgic, hcr};
 
-use crate::{gic, percpu, percpu::PerCpu, sysreg, vm::Vm};
+use crate::{gic, lock::MutexGuard, percpu, percpu::PerCpu, sysreg, vm::Vm};
 
 macro_rules! list_registers {
     ($($n:literal $register:ident)*) => {
@@ -66,22 +66,42 @@ pub fn reset_interface() {
 
 /// Runs `f` on the VM's GIC with this CPU's list registers taken in before and put back after, then does what follows.
 pub fn with<R>(cpu: &PerCpu, vm: &Vm, vcpu: usize, f: impl FnOnce(&mut Vgic) -> (R, Effects)) -> R {
-    let mut lrs = cpu.lrs.lock();
-    let mut vgic = vm.vgic.lock();
-    pull(&mut lrs);
-    let synced = vgic.sync(vcpu, &lrs);
-    let (result, effects) = f(&mut vgic);
-    let flushed = if vgic.needs_flush(vcpu) { push(&mut vgic, vcpu, &mut lrs) } else { Effects::default() };
-    let all = [synced, effects, flushed];
-    for effect in all {
-        for deactivation in vgic.deactivations(effect) {
-            deactivate(vm, vcpu, deactivation);
-        }
-    }
-    drop(vgic);
-    drop(lrs);
-    kick(cpu, vm, all.iter().fold(0, |mask, effect| mask | effect.kick));
+    let mut open = Open::new(cpu, vm, vcpu);
+    let (result, effects) = f(&mut open.vgic);
+    open.close(cpu, vm, vcpu, effects);
     result
+}
+
+/// The VM's GIC, locked, and knowing what this CPU's list registers held. One copy for all that is done in between.
+struct Open<'a> {
+    vgic: MutexGuard<'a, Vgic>,
+    lrs: MutexGuard<'a, ListRegisters>,
+    synced: Effects,
+}
+
+impl<'a> Open<'a> {
+    #[inline(never)]
+    fn new(cpu: &'a PerCpu, vm: &'a Vm, vcpu: usize) -> Self {
+        let mut lrs = cpu.lrs.lock();
+        let mut vgic = vm.vgic.lock();
+        pull(&mut lrs);
+        let synced = vgic.sync(vcpu, &lrs);
+        Self { vgic, lrs, synced }
+    }
+
+    #[inline(never)]
+    fn close(mut self, cpu: &PerCpu, vm: &Vm, vcpu: usize, effects: Effects) {
+        let vgic = &mut self.vgic;
+        let flushed = if vgic.needs_flush(vcpu) { push(vgic, vcpu, &mut self.lrs) } else { Effects::default() };
+        let all = [self.synced, effects, flushed];
+        for effect in all {
+            for deactivation in vgic.deactivations(effect) {
+                deactivate(vm, vcpu, deactivation);
+            }
+        }
+        drop(self);
+        kick(cpu, vm, all.iter().fold(0, |mask, effect| mask | effect.kick));
+    }
 }
 
 /// Takes the list registers' state back for good: this vCPU leaves, others may wait for what it holds.
