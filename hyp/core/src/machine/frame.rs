@@ -117,6 +117,7 @@ fn check_structure(structure: &[u8], strings: &[u8]) -> Result<(), MachineError>
     }
 }
 
+#[inline(never)]
 fn word(bytes: &[u8], offset: usize) -> Option<u32> {
     let bytes = bytes.get(offset..)?.first_chunk()?;
     Some(u32::from_be_bytes(*bytes))

@@ -7,7 +7,7 @@ use super::{
     error::MachineError,
     interrupt::{Controller, Interrupt},
     read::push,
-    tree::{Path, Tree},
+    tree::{Node, Path, Tree},
 };
 use crate::{
     addr::{AddrRange, PhysAddr},
@@ -140,7 +140,8 @@ pub fn read(
         return Err(MachineError::DuplicateSegment(segment));
     }
     let ecam = path.reg(0)?;
-    let (first_bus, last_bus) = buses(path, ecam)?;
+    let buses_less_one = (ecam.size_bytes() >> 20).min(256).checked_sub(1).ok_or(node.bad("reg"))?;
+    let (first_bus, last_bus) = buses(node, buses_less_one).ok_or(node.bad("bus-range"))?;
     let mut host = PciHost {
         segment,
         ecam,
@@ -154,7 +155,7 @@ pub fn read(
         intx: Vec::new(),
         is_coherent: path.is_coherent(),
     };
-    read_windows(path, &mut host)?;
+    read_windows(path, &mut host).ok_or(node.bad("ranges"))?;
     read_streams(path, machine, &mut host)?;
     if let Some(gic) = gic {
         read_pins(tree, path, gic, &mut host)?;
@@ -162,48 +163,43 @@ pub fn read(
     push(&mut machine.pci_hosts, host, "PCI host bridges")
 }
 
-fn buses(path: &Path<'_>, ecam: AddrRange<PhysAddr>) -> Result<(u8, u8), MachineError> {
-    let bad = path.node().bad("bus-range");
-    let (first, last) = match path.node().property("bus-range") {
+/// The first and the last bus: of `bus-range`, and no more than there is configuration space for.
+fn buses(node: Node<'_>, present_less_one: u64) -> Option<(u8, u8)> {
+    let (first, last) = match node.property("bus-range") {
         Some(range) => {
             let mut cells = range.cells();
-            (cells.next().ok_or(bad)?, cells.next().ok_or(bad)?)
+            (u8::try_from(cells.next()?).ok()?, u8::try_from(cells.next()?).ok()?)
         }
         None => (0, 255),
     };
-    let (first, last) = (u8::try_from(first).map_err(|_| bad)?, u8::try_from(last).map_err(|_| bad)?);
-    let present = u8::try_from((ecam.size_bytes() >> 20).min(256).checked_sub(1).ok_or(path.node().bad("reg"))?);
-    let present = present.map_err(|_| bad)?;
-    if first > last {
-        return Err(bad);
-    }
-    Ok((first, last.min(first.saturating_add(present))))
+    let present = u8::try_from(present_less_one).ok()?;
+    (first <= last).then(|| (first, last.min(first.saturating_add(present))))
 }
 
 /// `ranges`: three cells of PCI address (space in bits 25:24 of the first, 2 and 3 memory, bit 30 prefetchable), then CPU address, size.
-fn read_windows(path: &Path<'_>, host: &mut PciHost) -> Result<(), MachineError> {
-    let (node, bad) = (path.node(), path.node().bad("ranges"));
-    let Some(ranges) = node.property("ranges") else { return Ok(()) };
+fn read_windows(path: &Path<'_>, host: &mut PciHost) -> Option<()> {
+    let node = path.node();
+    let Some(ranges) = node.property("ranges") else { return Some(()) };
     let cpu_cells = path.parent().map_or(2, |parent| parent.child_cells().0);
     let (_, size_cells) = node.child_cells();
     let mut cells = ranges.cells();
     while !cells.is_empty() {
-        let high = cells.next().ok_or(bad)?;
-        let pci_base = cells.number(2).ok_or(bad)?;
-        let address = cells.number(cpu_cells).ok_or(bad)?;
-        let size_bytes = cells.number(size_cells).ok_or(bad)?;
+        let high = cells.next()?;
+        let pci_base = cells.number(2)?;
+        let address = cells.number(cpu_cells)?;
+        let size_bytes = cells.number(size_cells)?;
         if high >> 24 & 3 < 2 || size_bytes == 0 {
             continue;
         }
-        let cpu = path.translate(address, size_bytes).ok_or(bad)?;
-        let pci_end = pci_base.checked_add(size_bytes).ok_or(bad)?;
+        let cpu = path.translate(address, size_bytes)?;
+        let pci_end = pci_base.checked_add(size_bytes)?;
         let window = Window { pci_base, cpu, is_prefetchable: high & 1 << 30 != 0 };
         let slot = if pci_end <= 1 << 32 { &mut host.mem32 } else { &mut host.mem64 };
         if slot.is_none_or(|other| other.size_bytes() < size_bytes) {
             *slot = Some(window);
         }
     }
-    Ok(())
+    Some(())
 }
 
 /// `iommu-map`: Routing ID, phandle of the SMMU, StreamID, count.
@@ -215,8 +211,9 @@ fn read_streams(path: &Path<'_>, machine: &Machine, host: &mut PciHost) -> Resul
     let Some(map) = node.property("iommu-map") else { return Ok(()) };
     let mut cells = map.cells();
     while let Some(first) = cells.next() {
-        let mut next = || cells.next().ok_or(bad);
-        let (phandle, stream, count) = (next()?, next()?, next()?);
+        let (Some(phandle), Some(stream), Some(count)) = (cells.next(), cells.next(), cells.next()) else {
+            return Err(bad);
+        };
         let place = machine.smmus.iter().position(|smmu| smmu.phandle == phandle);
         let Some(smmu) = place.and_then(|place| u8::try_from(place).ok()) else { continue };
         let entry = StreamEntry { first, count, smmu: SmmuId(smmu), stream };
@@ -230,16 +227,16 @@ fn read_pins(tree: &Tree<'_>, path: &Path<'_>, gic: Controller, host: &mut PciHo
     let (node, bad) = (path.node(), path.node().bad("interrupt-map"));
     let Some(map) = node.property("interrupt-map") else { return Ok(()) };
     let mut mask = node.property("interrupt-map-mask").ok_or(bad)?.cells();
-    let address_mask = mask.next().ok_or(bad)?;
-    host.intx_mask = (address_mask, mask.nth(2).ok_or(bad)?);
+    let (Some(address_mask), Some(pin_mask)) = (mask.next(), mask.nth(2)) else { return Err(bad) };
+    host.intx_mask = (address_mask, pin_mask);
     let mut cells = map.cells();
     // Most maps name one controller: it is looked up once.
     let mut lookups = 0..LOOKUPS_MAX;
     let mut known: Option<(u32, usize, usize)> = None;
     while let Some(address) = cells.next() {
-        cells.skip_cells(2).ok_or(bad)?;
-        let pin = cells.next().ok_or(bad)?;
-        let phandle = cells.next().ok_or(bad)?;
+        let (Some(()), Some(pin), Some(phandle)) = (cells.skip_cells(2), cells.next(), cells.next()) else {
+            return Err(bad);
+        };
         let (_, address_cells, specifier_cells) = match known {
             Some(controller) if controller.0 == phandle => controller,
             _ => {

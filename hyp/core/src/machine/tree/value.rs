@@ -65,6 +65,7 @@ impl Cells<'_> {
     }
 
     /// Leaves `count` cells out.
+    #[inline(never)]
     pub fn skip_cells(&mut self, count: usize) -> Option<()> {
         self.0 = self.0.get(count.checked_mul(4)?..)?;
         Some(())
@@ -74,6 +75,7 @@ impl Cells<'_> {
 impl Iterator for Cells<'_> {
     type Item = u32;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<u32> {
         let (cell, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
