@@ -103,7 +103,7 @@ fn placed(bar: Bar, address: u64) -> Option<AddrRange<Ipa>> {
 }
 
 /// Brings what is mapped in line with the registers: first everything that goes, then everything that comes.
-pub(super) fn remap(functions: &mut [Function], apply: &mut impl FnMut(Effect)) {
+pub(super) fn remap(functions: &mut [Function], apply: &mut dyn FnMut(Effect)) {
     let mut taken: Vec<AddrRange<Ipa>, BARS_MAX> = Vec::new();
     let mut wanted = [[None; BARS]; DEVICES_MAX];
     for (function, wanted) in functions.iter().zip(&mut wanted) {
