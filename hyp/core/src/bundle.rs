@@ -3,6 +3,7 @@
 //! Little-endian throughout. A [`Header`], then `vm_count` [`VmRecord`]s, then blobs, each on a 4 KiB boundary.
 //! `checksum` is XXH64 (seed 0) over all bytes after the header. Offsets count from the start of the bundle.
 
+mod dmamap;
 mod error;
 mod read;
 #[cfg(test)]
@@ -14,7 +15,11 @@ mod vm;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use self::{
-    error::{BundleError, LoadRecordKey, RecordError},
+    dmamap::{
+        DEFERRED_MS_MAX, DEFERRED_PAGES_MAX, Dmamap, DmamapRecord, Flush as DmamapFlush, MAPS_MAX,
+        Strategy as DmamapStrategy, TABLES_MAX,
+    },
+    error::{BundleError, DmamapFault, LoadRecordKey, RecordError},
     read::{Bundle, checksum},
     vm::Vm,
 };
@@ -23,7 +28,7 @@ use crate::vplat::DEVICES_MAX;
 /// First eight bytes of a bundle.
 pub const MAGIC: [u8; 8] = *b"BULKHEAD";
 /// Format version; another one is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of a name, padded with zeros.
 pub const NAME_BYTES: usize = 16;
 /// Most things loaded into one VM: kernel, initrd, DTB, one spare.
@@ -85,6 +90,8 @@ pub struct VmRecord {
     pub loads: [LoadRecord; LOADS_MAX],
     /// Passed-through devices, in order.
     pub devices: [DeviceRecord; DEVICES_MAX],
+    /// Its DMA maps; all zero for a VM without.
+    pub dmamap: DmamapRecord,
 }
 
 /// Bits of [`VmRecord::flags`].
@@ -121,4 +128,6 @@ pub struct DeviceRecord {
 pub mod dma_mode {
     /// Stage 2 alone, IOVA = IPA.
     pub const IDENTITY: u32 = 0;
+    /// Stage 2 alone, holding what the guest's DMA maps hold.
+    pub const DMAMAP: u32 = 1;
 }

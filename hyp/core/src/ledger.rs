@@ -20,7 +20,7 @@ pub use self::{
 };
 use crate::{
     addr::{AddrRange, PhysAddr},
-    bundle::{Bundle, Vm},
+    bundle::{Bundle, Dmamap, Vm},
     ids::{CpuId, PciFunction, StreamKey, VmId, Vmid},
     machine::{Interrupt, Machine},
     name::Name,
@@ -69,6 +69,8 @@ pub struct VmPlan {
     pub cpus: Vec<CpuId, VCPUS_MAX>,
     /// Its devices, in order.
     pub devices: Vec<DevicePlan, DEVICES_MAX>,
+    /// Its DMA maps; `None` when its devices reach its RAM as it is.
+    pub dmamap: Option<Dmamap>,
 }
 
 /// A device of a VM.
@@ -125,7 +127,7 @@ impl Ledger {
         let ram = place::place(self, vm, inventory)?;
         device::check_reach(&devices, ram, inventory)?;
         let (id, name) = (vm.id(), vm.full_name());
-        Ok(VmPlan { id, name, vmid: Vmid::of(id), ram, cpus, devices })
+        Ok(VmPlan { id, name, vmid: Vmid::of(id), ram, cpus, devices, dmamap: vm.dmamap() })
     }
 
     fn plan_cpus(&self, vm: &Vm, machine: &Machine) -> Result<Vec<CpuId, VCPUS_MAX>, PlanError> {

@@ -87,6 +87,7 @@ impl Bench<'_> {
             cmdline: format!("{} {WIRED}", guest.full_cmdline()),
             autostart: true,
             devices: SLOTS.into_iter().take(guest.nics).map(device).collect(),
+            dmamap: None,
         };
         let manifest = Manifest { machine: MachineSection { poweroff_when_all_stopped: true }, vms: vec![vm] };
         let bundle = self.workspace.out().join("bench.bundle");

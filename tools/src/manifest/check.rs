@@ -1,12 +1,13 @@
 //! Checks a manifest by itself: what comes out can be packed.
 
 mod devices;
+mod dmamap;
 mod memory;
 mod payload;
 
 use bulkhead_core::{
     addr::{AddrRange, Ipa, PhysAddr},
-    bundle::DeviceRecord,
+    bundle::{DeviceRecord, DmamapRecord},
     name::Name,
     vplat::{RAM_BASE, VCPUS_MAX, VMS_MAX},
 };
@@ -50,6 +51,8 @@ pub struct CheckedVm {
     pub payload: Payload,
     /// Passed-through devices.
     pub devices: Vec<DeviceRecord>,
+    /// Its DMA maps; all zero without.
+    pub dmamap: DmamapRecord,
 }
 
 /// What a manifest needs from outside of itself.
@@ -109,6 +112,7 @@ fn check_vm(section: &VmSection, files: &dyn Files, problems: &mut Vec<Problem>)
     let ram_bytes = memory::ram_bytes(section, problems);
     let ram = ram_bytes.and_then(|bytes| AddrRange::new(RAM_BASE, bytes));
     let devices = devices::records(section, problems);
+    let dmamap = dmamap::record(section, problems);
     let payload = payload::load(section, ram, files, problems);
     let cpus: Option<Vec<u8>> = section.cpus.iter().map(|&cpu| u8::try_from(cpu).ok()).collect();
     Some(CheckedVm {
@@ -119,6 +123,7 @@ fn check_vm(section: &VmSection, files: &dyn Files, problems: &mut Vec<Problem>)
         autostart: section.autostart,
         payload: payload?,
         devices: devices?,
+        dmamap: dmamap?,
     })
 }
 

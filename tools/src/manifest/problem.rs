@@ -233,7 +233,7 @@ pub enum Problem {
         owner: String,
     },
     /// A mode that does not exist.
-    #[error("vm {vm}: device {device}: dma {mode:?} is not a mode: write \"identity\"")]
+    #[error("vm {vm}: device {device}: dma {mode:?} is not a mode: write \"identity\" or \"dmamap\"")]
     DmaMode {
         /// The VM.
         vm: String,
@@ -241,6 +241,56 @@ pub enum Problem {
         device: String,
         /// As written.
         mode: String,
+    },
+    /// Two modes in one VM: its devices share one table.
+    #[error(
+        "vm {vm}: device {device} has dma \"identity\" beside devices with \"dmamap\": give all devices of a VM one mode"
+    )]
+    MixedDma {
+        /// The VM.
+        vm: String,
+        /// The device, as written.
+        device: String,
+    },
+    /// Settings that no device uses.
+    #[error("vm {vm}: [vm.dmamap] is given, but no device has dma = \"dmamap\": write that, or leave the table out")]
+    DmamapUnused {
+        /// The VM.
+        vm: String,
+    },
+    /// A strategy or a flush policy that does not exist.
+    #[error("vm {vm}: dmamap.{key} {text:?} is unknown: write one of {known}")]
+    DmamapName {
+        /// The VM.
+        vm: String,
+        /// Which setting.
+        key: &'static str,
+        /// As written.
+        text: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// A number of the DMA maps that is zero or too large.
+    #[error("vm {vm}: dmamap.{key} is {value}: give 1 to {max}")]
+    DmamapNumber {
+        /// The VM.
+        vm: String,
+        /// Which setting.
+        key: &'static str,
+        /// As written.
+        value: u64,
+        /// The most.
+        max: u32,
+    },
+    /// Bounds of a deferral that there is not.
+    #[error("vm {vm}: dmamap.{key} means nothing with flush {flush:?}: leave it out, or write flush = \"deferred\"")]
+    DmamapNotDeferred {
+        /// The VM.
+        vm: String,
+        /// Which setting.
+        key: &'static str,
+        /// The policy.
+        flush: String,
     },
     /// A segment or bus that no host bridge has.
     #[error("vm {vm}: device {device} is absent: {reason}")]

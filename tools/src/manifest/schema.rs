@@ -54,6 +54,27 @@ pub struct VmSection {
     /// Passed-through devices.
     #[serde(default, rename = "device")]
     pub devices: Vec<DeviceSection>,
+    /// Its DMA maps, when its devices have `dma = "dmamap"`. Default: the defaults of each setting.
+    #[serde(default)]
+    pub dmamap: Option<DmamapSection>,
+}
+
+/// `[vm.dmamap]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DmamapSection {
+    /// How IOVA is found: `reserve`, `per-load`, `per-segment`, `magazine`, `one-to-one`, `bitmap`. Default: `reserve`.
+    pub strategy: Option<String>,
+    /// How the SMMU's TLB is cleared: `auto`, `page`, `range`, `context`, `deferred`. Default: `auto`.
+    pub flush: Option<String>,
+    /// Most maps at a time, 1 to 16,384. Default: 1,024.
+    pub maps: Option<u64>,
+    /// Most leaf tables at a time, 1 to 512 pages of 4 KiB, each for 2 MiB of IOVA. Default: 64.
+    pub tables: Option<u64>,
+    /// With `deferred`: unmapped pages that may wait, 1 to 4,096. Default: 256.
+    pub deferred_pages: Option<u64>,
+    /// With `deferred`: milliseconds that they may wait, 1 to 100. Default: 10.
+    pub deferred_ms: Option<u64>,
 }
 
 /// `[[vm.device]]`.
@@ -62,7 +83,7 @@ pub struct VmSection {
 pub struct DeviceSection {
     /// PCI function as `SSSS:BB:DD.F`, in hexadecimal.
     pub pci: String,
-    /// How its DMA is translated: `identity`. Default: `identity`.
+    /// How its DMA is translated: `identity` or `dmamap`, one for all devices of a VM. Default: `identity`.
     #[serde(default = "identity")]
     pub dma: String,
 }

@@ -78,6 +78,7 @@ fn record(vm: &CheckedVm, blobs: &mut Blobs) -> Result<VmRecord> {
         device_count: u32::try_from(vm.devices.len())?,
         loads,
         devices,
+        dmamap: vm.dmamap,
     })
 }
 

@@ -106,8 +106,46 @@ pub enum RecordError {
     #[error("device {0} is given twice: list it once")]
     DuplicateDevice(PciFunction),
     /// A DMA mode that this version does not have.
-    #[error("device {0} has dma mode {1}: use dma = \"identity\"")]
+    #[error("device {0} has dma mode {1}: use dma = \"identity\" or \"dmamap\"")]
     UnknownDmaMode(PciFunction, u32),
+    /// Two DMA modes in one VM: its devices share one table.
+    #[error("devices {0} and {1} have different dma modes: give all devices of a vm one")]
+    MixedDmaModes(PciFunction, PciFunction),
+    /// Its DMA maps.
+    #[error("dmamap: {0}")]
+    Dmamap(#[from] DmamapFault),
+    /// Settings of DMA maps, which no device uses.
+    #[error("has settings of dma maps, but no device with dma = \"dmamap\": leave [vm.dmamap] out")]
+    DmamapUnused,
+}
+
+/// What is wrong with the settings of a VM's DMA maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum DmamapFault {
+    /// A strategy that this version does not have.
+    #[error("strategy {0} is unknown: pack the bundle again with the same release")]
+    UnknownStrategy(u32),
+    /// A flush policy that this version does not have.
+    #[error("flush {0} is unknown: pack the bundle again with the same release")]
+    UnknownFlush(u32),
+    /// A number that is zero or too large.
+    #[error("{key} is {value}: give 1 to {max}")]
+    OutOfRange {
+        /// Its key in the manifest.
+        key: &'static str,
+        /// Its value.
+        value: u32,
+        /// The most.
+        max: u32,
+    },
+    /// Bounds of a deferral that there is not.
+    #[error("deferred_pages {pages} and deferred_ms {ms} without flush = \"deferred\": leave them out")]
+    NotDeferred {
+        /// Pages.
+        pages: u32,
+        /// Milliseconds.
+        ms: u32,
+    },
 }
 
 /// Size and destination of a load, for a message.

@@ -4,7 +4,9 @@ use std::vec::Vec;
 
 use zerocopy::IntoBytes;
 
-use super::{DeviceRecord, Header, LoadRecord, MAGIC, PLACE_ANYWHERE, VERSION, VmRecord, checksum, vm_flags};
+use super::{
+    DeviceRecord, DmamapRecord, Header, LoadRecord, MAGIC, PLACE_ANYWHERE, VERSION, VmRecord, checksum, vm_flags,
+};
 use crate::{name::Name, vplat::RAM_BASE};
 
 /// Bytes of RAM of a record.
@@ -31,6 +33,7 @@ pub fn record(name: &str) -> VmRecord {
         device_count: 2,
         loads,
         devices,
+        dmamap: DmamapRecord::default(),
     }
 }
 

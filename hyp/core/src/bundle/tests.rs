@@ -5,7 +5,7 @@ use std::{vec, vec::Vec};
 use proptest::prelude::{Just, ProptestConfig, any, prop_oneof, proptest};
 
 use super::{
-    Bundle, BundleError, Header, RecordError, VmRecord,
+    Bundle, BundleError, DmamapFault, DmamapRecord, Header, RecordError, VmRecord, dma_mode,
     sample::{RAM, pack, record, seal},
 };
 use crate::{
@@ -25,7 +25,7 @@ fn fault(change: impl FnOnce(&mut VmRecord)) -> RecordError {
 
 #[test]
 fn layout_has_no_padding() {
-    assert_eq!((size_of::<Header>(), size_of::<VmRecord>()), (40, 232));
+    assert_eq!((size_of::<Header>(), size_of::<VmRecord>()), (40, 256));
 }
 
 #[test]
@@ -64,8 +64,8 @@ fn refuses_a_damaged_file() {
     magic[0] = b'b';
     assert!(matches!(Bundle::parse(&magic), Err(BundleError::BadMagic(_))));
     let mut version = bytes.clone();
-    version[8] = 2;
-    assert_eq!(Bundle::parse(&version).expect_err("version"), BundleError::BadVersion(2));
+    version[8] = 1;
+    assert_eq!(Bundle::parse(&version).expect_err("version"), BundleError::BadVersion(1));
     let body = &bytes[40..];
     assert_eq!(Bundle::parse(&seal(body, 0, 0)).expect_err("none"), BundleError::BadVmCount(0));
     assert_eq!(Bundle::parse(&seal(body, 9, 0)).expect_err("nine"), BundleError::BadVmCount(9));
@@ -117,7 +117,26 @@ fn refuses_each_bad_record() {
     assert!(matches!(fault(|r| r.loads[1].ipa = r.loads[0].ipa + 4), RecordError::LoadsOverlap(..)));
     let function = PciFunction::from_routing_id(0, 8);
     assert_eq!(fault(|r| r.devices[1].routing_id = 8), RecordError::DuplicateDevice(function));
-    assert_eq!(fault(|r| r.devices[0].dma_mode = 1), RecordError::UnknownDmaMode(function, 1));
+    assert_eq!(fault(|r| r.devices[0].dma_mode = 2), RecordError::UnknownDmaMode(function, 2));
+}
+
+/// Would miss: a VM with RAM and maps in one table, or settings that nobody reads and that say otherwise.
+#[test]
+fn refuses_bad_dma_maps() {
+    let [one, two] = [8, 16].map(|routing_id| PciFunction::from_routing_id(0, routing_id));
+    let maps = DmamapRecord { maps: 16, tables: 4, ..DmamapRecord::default() };
+    assert_eq!(fault(|r| r.devices[1].dma_mode = dma_mode::DMAMAP), RecordError::MixedDmaModes(one, two));
+    assert_eq!(fault(|r| r.dmamap = maps), RecordError::DmamapUnused);
+    let both = |record: &mut VmRecord| record.devices[..2].iter_mut().for_each(|device| device.dma_mode = 1);
+    let too_few = DmamapFault::OutOfRange { key: "maps", value: 0, max: 16_384 };
+    assert_eq!(fault(both), RecordError::Dmamap(too_few));
+    let mut good = record("a");
+    both(&mut good);
+    good.dmamap = maps;
+    let bytes = pack(&[good, record("b")]);
+    let bundle = Bundle::parse(&bytes).expect("a good bundle");
+    assert_eq!(bundle.vms()[0].dmamap().map(|dmamap| (dmamap.maps, dmamap.tables)), Some((16, 4)));
+    assert_eq!(bundle.vms()[1].dmamap(), None);
 }
 
 /// A bundle, built once.
@@ -134,7 +153,7 @@ proptest! {
     fn never_panics(
         body in proptest::collection::vec(any::<u8>(), 0..300),
         count in prop_oneof![Just(1_u32), Just(2), any::<u32>()],
-        edits in proptest::collection::vec((0_usize..232, any::<u8>()), 0..6),
+        edits in proptest::collection::vec((0_usize..256, any::<u8>()), 0..6),
     ) {
         let _ = Bundle::parse(&body);
         let _ = Bundle::parse(&seal(&body, count, 0));

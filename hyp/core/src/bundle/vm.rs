@@ -1,6 +1,9 @@
 //! One VM's record, checked.
 
-use super::{DeviceRecord, LOADS_MAX, LoadRecord, PLACE_ANYWHERE, VmRecord, dma_mode, error::RecordError, vm_flags};
+use super::{
+    DeviceRecord, Dmamap, DmamapRecord, LOADS_MAX, LoadRecord, PLACE_ANYWHERE, VmRecord, dma_mode, error::RecordError,
+    vm_flags,
+};
 use crate::{
     addr::{AddrRange, BLOCK_2M, Ipa, PAGE_SIZE, PhysAddr},
     ids::{CpuId, PciFunction, VmId},
@@ -15,6 +18,7 @@ pub struct Vm {
     name: Name,
     ram: AddrRange<Ipa>,
     record: VmRecord,
+    dmamap: Option<Dmamap>,
 }
 
 impl Vm {
@@ -39,11 +43,12 @@ impl Vm {
         if in_use(&record.devices, record.device_count).is_none() {
             return Err(RecordError::TooManyDevices(record.device_count));
         }
-        let vm = Self { id, name, ram, record };
+        let mut vm = Self { id, name, ram, record, dmamap: None };
         vm.check_cpus()?;
         vm.check_addresses()?;
         vm.check_loads(records_end, total)?;
         vm.check_devices()?;
+        vm.dmamap = vm.check_dmamap()?;
         Ok(vm)
     }
 
@@ -95,11 +100,27 @@ impl Vm {
             if self.devices().iter().take(place).any(|other| other.function() == function) {
                 return Err(RecordError::DuplicateDevice(function));
             }
-            if device.dma_mode != dma_mode::IDENTITY {
+            if !matches!(device.dma_mode, dma_mode::IDENTITY | dma_mode::DMAMAP) {
                 return Err(RecordError::UnknownDmaMode(function, device.dma_mode));
             }
         }
         Ok(())
+    }
+
+    /// All devices of a VM share one table: it holds the VM's RAM, or what its maps hold.
+    fn check_dmamap(&self) -> Result<Option<Dmamap>, RecordError> {
+        let mode = self.devices().first().map_or(dma_mode::IDENTITY, |device| device.dma_mode);
+        if let Some(other) = self.devices().iter().find(|device| device.dma_mode != mode) {
+            let first = self.devices().first().unwrap_or(other);
+            return Err(RecordError::MixedDmaModes(first.function(), other.function()));
+        }
+        if mode == dma_mode::DMAMAP {
+            return Ok(Some(Dmamap::check(&self.record.dmamap)?));
+        }
+        if self.record.dmamap != DmamapRecord::default() {
+            return Err(RecordError::DmamapUnused);
+        }
+        Ok(None)
     }
 
     /// Its place in the bundle.
@@ -150,6 +171,11 @@ impl Vm {
     /// What is copied into its RAM before each boot.
     pub fn loads(&self) -> &[LoadRecord] {
         in_use(&self.record.loads, self.record.load_count).unwrap_or_default()
+    }
+
+    /// Its DMA maps; `None` for a VM whose devices reach its RAM as it is.
+    pub const fn dmamap(&self) -> Option<Dmamap> {
+        self.dmamap
     }
 
     /// Passed-through devices, in order.

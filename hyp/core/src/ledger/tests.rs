@@ -9,7 +9,7 @@ use super::{Inventory, Kept, Ledger, PlaceError, PlanError, SmmuAbility};
 use crate::{
     addr::{AddrRange, BLOCK_1G, BLOCK_2M, PhysAddr},
     bundle::{
-        Bundle, DeviceRecord, VmRecord,
+        Bundle, DeviceRecord, DmamapRecord, VmRecord, dma_mode,
         sample::{pack, record},
     },
     ids::{CpuId, IntId, PciFunction, SmmuId, StreamId, StreamKey, VmId},
@@ -121,6 +121,18 @@ fn plans_two_vms_with_a_nic_each() {
     assert_eq!(ledger.owner_of_stream(stream).expect("owned").0.id, VmId(1));
     assert_eq!(ledger.vcpu_of(CpuId(3)).map(|(plan, vcpu)| (plan.id, vcpu)), Some((VmId(1), 1)));
     assert!(ledger.owner_of_function(at(0x18)).is_none());
+}
+
+/// Would miss: a VM that asked for maps and whose devices reach its RAM all the same.
+#[test]
+fn a_plan_says_what_its_devices_reach() {
+    let world = World::nics();
+    let mut two = vm("two", [2, 3], &[0x10]);
+    two.devices[0].dma_mode = dma_mode::DMAMAP;
+    two.dmamap = DmamapRecord { maps: 16, tables: 4, ..DmamapRecord::default() };
+    let ledger = world.plan(&[vm("one", [0, 1], &[0x08]), two]);
+    let maps: Vec<_> = ledger.plans().iter().map(|plan| plan.dmamap.map(|dmamap| dmamap.maps)).collect();
+    assert_eq!(maps, [None, Some(16)]);
 }
 
 #[test]

@@ -39,6 +39,8 @@ enum MakeError {
     NotFree,
     #[error("cpu{0} is not online")]
     CpuOffline(u8),
+    #[error("dma maps are not driven yet: use dma = \"identity\"")]
+    NoMaps,
 }
 
 /// Sizes of addresses that every CPU and SMMU of the machine can do.
@@ -115,6 +117,9 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
         if percpu::of(*cpu).is_none_or(|cpu| !cpu.is_online.load(core::sync::atomic::Ordering::Acquire)) {
             return Err(MakeError::CpuOffline(cpu.0));
         }
+    }
+    if plan.dmamap.is_some() {
+        return Err(MakeError::NoMaps);
     }
     let image = super::bundle().vm(plan.id).copied().ok_or(MakeError::CpuOffline(0))?;
     let bits = (sizes.ipa_bits, sizes.output_bits);

@@ -27,14 +27,18 @@ fn record(vm: &str, device: &DeviceSection, problems: &mut Vec<Problem>) -> Opti
     if function.is_none() {
         problems.push(Problem::PciSyntax { vm: vm.to_owned(), text: device.pci.clone() });
     }
-    if device.dma != "identity" {
-        let (device, mode) = (device.pci.clone(), device.dma.clone());
-        problems.push(Problem::DmaMode { vm: vm.to_owned(), device, mode });
-        return None;
-    }
+    let dma_mode = match device.dma.as_str() {
+        "identity" => dma_mode::IDENTITY,
+        "dmamap" => dma_mode::DMAMAP,
+        mode => {
+            let (device, mode) = (device.pci.clone(), mode.to_owned());
+            problems.push(Problem::DmaMode { vm: vm.to_owned(), device, mode });
+            return None;
+        }
+    };
     let function = function?;
     let (segment, routing_id) = (function.segment(), function.routing_id());
-    Some(DeviceRecord { segment, routing_id, dma_mode: dma_mode::IDENTITY })
+    Some(DeviceRecord { segment, routing_id, dma_mode })
 }
 
 /// Every device of the manifest that has a valid address, with its VM's name.

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, io};
 
-use bulkhead_core::ids::PciFunction;
+use bulkhead_core::{bundle::DmamapRecord, ids::PciFunction};
 
 use super::{Checked, Files, check};
 use crate::{
@@ -167,6 +167,53 @@ fn devices_are_checked() {
     assert_eq!(the_problem(&vm("a", "[0]", &nine)), Problem::TooManyDevices { vm: "a".to_owned(), count: 9 });
 }
 
+fn with_maps(settings: &str) -> String {
+    vm("a", "[0]", &format!("[vm.dmamap]\n{settings}\n{}dma = \"dmamap\"\n", device("0000:00:02.0")))
+}
+
+/// Would miss: a setting that is read and thrown away, or a default that differs from the reference.
+#[test]
+fn dma_maps_have_settings_and_defaults() {
+    let record = |text: &str| judge(text).expect("a good manifest").vms[0].dmamap;
+    assert_eq!(record(&vm("a", "[0]", &device("0000:00:02.0"))), DmamapRecord::default());
+    let defaults = DmamapRecord { strategy: 0, flush: 0, maps: 1024, tables: 64, deferred_pages: 0, deferred_ms: 0 };
+    assert_eq!(record(&with_maps("")), defaults);
+    let without_table = vm("a", "[0]", &(device("0000:00:02.0") + "dma = \"dmamap\"\n"));
+    assert_eq!(record(&without_table), defaults);
+    let all = "strategy = \"one-to-one\"\nflush = \"deferred\"\nmaps = 7\ntables = 8\ndeferred_ms = 9";
+    let expected = DmamapRecord { strategy: 4, flush: 4, maps: 7, tables: 8, deferred_pages: 256, deferred_ms: 9 };
+    assert_eq!(record(&with_maps(all)), expected);
+}
+
+/// Would miss: a setting that is silently replaced by another, or a VM with RAM and maps in one table.
+#[test]
+fn dma_maps_are_checked() {
+    let text = |manifest: &str| the_problem(manifest).to_string();
+    let number = |key, value, max| Problem::DmamapNumber { vm: "a".to_owned(), key, value, max };
+    assert_eq!(the_problem(&with_maps("maps = 0")), number("maps", 0, 16_384));
+    assert_eq!(the_problem(&with_maps("tables = 513")), number("tables", 513, 512));
+    assert_eq!(the_problem(&with_maps("maps = 4294967297")), number("maps", (1 << 32) + 1, 16_384));
+    let deferred = "flush = \"deferred\"\n";
+    assert_eq!(the_problem(&with_maps(&format!("{deferred}deferred_ms = 101"))), number("deferred_ms", 101, 100));
+    let pages = the_problem(&with_maps(&format!("{deferred}deferred_pages = 4097")));
+    assert_eq!(pages, number("deferred_pages", 4097, 4096));
+    assert_eq!(
+        text(&with_maps("strategy = \"fast\"")),
+        "vm a: dmamap.strategy \"fast\" is unknown: write one of reserve, per-load, per-segment, magazine, one-to-one, bitmap"
+    );
+    assert!(matches!(the_problem(&with_maps("flush = \"never\"")), Problem::DmamapName { key: "flush", .. }));
+    assert_eq!(
+        text(&with_maps("deferred_ms = 1")),
+        "vm a: dmamap.deferred_ms means nothing with flush \"auto\": leave it out, or write flush = \"deferred\""
+    );
+    let mixed = with_maps("") + &device("0000:00:03.0");
+    let other = Problem::MixedDma { vm: "a".to_owned(), device: "0000:00:03.0".to_owned() };
+    assert_eq!(the_problem(&mixed), other);
+    let unused = vm("a", "[0]", &format!("[vm.dmamap]\n{}", device("0000:00:02.0")));
+    assert_eq!(the_problem(&unused), Problem::DmamapUnused { vm: "a".to_owned() });
+    assert_eq!(problems(&with_maps("strategy = \"x\"\nflush = \"y\"\nmaps = 0\ntables = 0")).len(), 4);
+}
+
 /// Would miss: a check that ends at the first problem.
 #[test]
 fn every_problem_is_found_at_once() {
@@ -181,6 +228,7 @@ fn unknown_fields_are_refused() {
     assert!(unknown(&vm("a", "[0]", "autostrat = false")).contains("autostrat"));
     assert!(unknown("[machine]\npower = 1\n").contains("power"));
     assert!(unknown(&vm("a", "[0]", "[[vm.device]]\npci = \"0000:00:02.0\"\nmode = 1\n")).contains("mode"));
+    assert!(unknown(&with_maps("table = 1")).contains("table"));
 }
 
 /// Would miss: a message without the value or without the way out.

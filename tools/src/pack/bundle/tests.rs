@@ -1,4 +1,7 @@
-use bulkhead_core::{bundle::Bundle, ids::CpuId};
+use bulkhead_core::{
+    bundle::{Bundle, DmamapFlush, DmamapStrategy},
+    ids::CpuId,
+};
 
 use super::compile;
 use crate::manifest::{check, check::tests::files, schema::Manifest};
@@ -43,6 +46,19 @@ fn the_hypervisor_reads_what_the_manifest_says() {
     assert_eq!(bundle.blob(&alpha.loads()[1]), [1; 5000]);
     assert_eq!(alpha.devices()[0].function().routing_id(), 0x10);
     assert_eq!(alpha.dtb().map(|address| address.as_u64()), Some(alpha.loads()[2].ipa));
+}
+
+/// Would miss: settings of DMA maps that stay behind in the manifest, or that go to the VM beside.
+#[test]
+fn the_hypervisor_reads_the_settings_of_dma_maps() {
+    let maps =
+        "[vm.dmamap]\nstrategy = \"magazine\"\nmaps = 99\n[[vm.device]]\npci = \"0000:00:03.0\"\ndma = \"dmamap\"\n";
+    let bytes = manifest(&format!("{TWO}{maps}"));
+    let bundle = Bundle::parse(&bytes).expect("a good bundle");
+    let [alpha, beta] = bundle.vms() else { panic!("two VMs") };
+    let dmamap = beta.dmamap().expect("it has maps");
+    assert_eq!((dmamap.strategy, dmamap.flush), (DmamapStrategy::Magazine, DmamapFlush::Auto));
+    assert_eq!((dmamap.maps, dmamap.tables, alpha.dmamap()), (99, 64, None));
 }
 
 /// Would miss: one kernel stored once for each VM, 44 MB a time.
