@@ -12,6 +12,7 @@ pub mod frame;
 pub mod frames;
 pub mod gic;
 pub mod guest_memory;
+pub mod guest_view;
 pub mod idle;
 pub mod image;
 pub mod irq;

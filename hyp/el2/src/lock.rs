@@ -20,6 +20,11 @@ impl<T> Mutex<T> {
         self.0.lock()
     }
 
+    /// The lock, if nobody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock()
+    }
+
     /// What it holds, past the lock: for a panic alone.
     pub fn as_mut_ptr(&self) -> *mut T {
         self.0.as_mut_ptr()

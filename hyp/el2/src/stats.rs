@@ -16,14 +16,16 @@ pub enum Reason {
     Pci = 3,
     /// A trapped system register.
     Sysreg = 4,
-    /// HVC or SMC.
+    /// HVC or SMC for power or firmware.
     Call = 5,
+    /// HVC or SMC for DMA maps.
+    Dma = 6,
     /// Anything else.
-    Other = 6,
+    Other = 7,
 }
 
 /// Names of the reasons, in order.
-pub const NAMES: [&str; 7] = ["irq", "gic", "uart", "pci", "sysreg", "call", "other"];
+pub const NAMES: [&str; 8] = ["irq", "gic", "uart", "pci", "sysreg", "call", "dma", "other"];
 
 /// Counters that one CPU writes and any CPU reads.
 pub struct Exits {
