@@ -11,14 +11,17 @@ use std::{
 use serde_json::Value;
 
 /// What each crate may use of the workspace, in any kind of dependency: also its tests and its build script.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("bulkhead-abi", &[]),
     ("bulkhead-core", &[]),
     ("bulkhead-dma", &["bulkhead-core"]),
     ("bulkhead-smmu", &["bulkhead-core"]),
-    ("bulkhead-vdev", &["bulkhead-core"]),
-    ("bulkhead-el2", &["bulkhead-core", "bulkhead-dma", "bulkhead-smmu", "bulkhead-vdev"]),
-    ("bulkhead-guest-tests", &["bulkhead-core"]),
-    ("bulkhead-tools", &["bulkhead-core", "bulkhead-dma", "bulkhead-smmu", "bulkhead-vdev"]),
+    ("bulkhead-vdev", &["bulkhead-abi", "bulkhead-core"]),
+    ("bulkhead-el2", &["bulkhead-abi", "bulkhead-core", "bulkhead-dma", "bulkhead-smmu", "bulkhead-vdev"]),
+    // Its tests run against the hypervisor's own decoder.
+    ("bulkhead-bus-dma", &["bulkhead-abi", "bulkhead-core", "bulkhead-vdev"]),
+    ("bulkhead-guest-tests", &["bulkhead-abi", "bulkhead-bus-dma", "bulkhead-core"]),
+    ("bulkhead-tools", &["bulkhead-abi", "bulkhead-core", "bulkhead-dma", "bulkhead-smmu", "bulkhead-vdev"]),
 ];
 
 /// Names of the workspace's crates, and what they use of each other.
@@ -55,9 +58,9 @@ fn point_one_way() {
 #[test]
 fn the_table_has_no_cycle() {
     for (name, allowed) in ALLOWED {
-        for used in allowed {
+        for used in *allowed {
             let back = ALLOWED.iter().find(|(other, _)| other == used).map(|(_, uses)| *uses);
-            assert!(!back.expect("a crate of the table").contains(&name), "{name} and {used} use each other");
+            assert!(!back.expect("a crate of the table").contains(name), "{name} and {used} use each other");
         }
     }
 }

@@ -5,14 +5,16 @@ use std::{path::Path, process::Command};
 use serde::Deserialize;
 
 /// The crates from the bottom up; each may use those of lower levels alone.
-const LEVELS: [(&str, u32); 7] = [
+const LEVELS: &[(&str, u32)] = &[
+    ("bulkhead-abi", 0),
     ("bulkhead-core", 0),
     ("bulkhead-dma", 1),
     ("bulkhead-smmu", 1),
     ("bulkhead-vdev", 1),
     ("bulkhead-el2", 2),
-    ("bulkhead-guest-tests", 2),
-    ("bulkhead-tools", 2),
+    ("bulkhead-bus-dma", 2),
+    ("bulkhead-guest-tests", 3),
+    ("bulkhead-tools", 3),
 ];
 
 #[derive(Deserialize)]
