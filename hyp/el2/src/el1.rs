@@ -61,6 +61,7 @@ pub fn init_el2() {
         _ => sysreg::read!("pmcr_el0") >> 11 & 0x1f,
     };
     MDCR_EL2.set(MDCR_TRAPS | counters);
+    crate::instructions::start(counters);
     sysreg::write!("hstr_el2", 0);
     // No implementation-defined control is handed down (L2CTLR_EL1, CPUECTLR_EL1 and their kin).
     sysreg::write!("actlr_el2", 0);

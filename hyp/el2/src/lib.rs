@@ -15,6 +15,7 @@ pub mod guest_memory;
 pub mod guest_view;
 pub mod idle;
 pub mod image;
+pub mod instructions;
 pub mod irq;
 pub mod keyboard;
 pub mod lifecycle;

@@ -10,7 +10,12 @@ use bulkhead_core::ids::{CpuId, IntId, Mpidr};
 use bulkhead_vdev::vgic::ListRegisters;
 use spin::Once;
 
-use crate::{lock::Mutex, mmu::WindowTable, stats::Exits, vm::Vm};
+use crate::{
+    lock::Mutex,
+    mmu::WindowTable,
+    stats::{Calls, Exits},
+    vm::Vm,
+};
 
 /// CPUs that the hypervisor can run.
 pub const CPUS_MAX: usize = 64;
@@ -52,6 +57,8 @@ pub struct PerCpu {
     pub task: Mutex<Option<Task>>,
     /// Exits of the vCPU, written by this CPU alone.
     pub exits: Exits,
+    /// Calls about DMA maps, likewise.
+    pub calls: Calls,
     /// Index of the redistributor that belongs to this CPU.
     pub redistributor: AtomicU32,
     /// For the window onto guest memory.
@@ -76,6 +83,7 @@ impl PerCpu {
             vcpu: Once::new(),
             task: Mutex::new(None),
             exits: Exits::new(),
+            calls: Calls::new(),
             redistributor: AtomicU32::new(0),
             windows,
             window_in_use: AtomicBool::new(false),

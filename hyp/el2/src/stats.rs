@@ -1,4 +1,4 @@
-//! Counters of one vCPU: exits by reason, and time at EL2.
+//! Counters of one vCPU: exits by reason, time at EL2, and what its calls about DMA maps cost.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -83,6 +83,75 @@ impl Exits {
 impl Default for Exits {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// What calls of one kind cost, from entry to exit: written by one CPU, read by any.
+#[derive(Default)]
+pub struct Calls {
+    count: AtomicU64,
+    ticks: AtomicU64,
+    worst_ticks: AtomicU64,
+    instructions: AtomicU64,
+    worst_instructions: AtomicU64,
+}
+
+/// Sums over CPUs.
+#[derive(Clone, Copy, Default)]
+pub struct CallSums {
+    /// Calls.
+    pub count: u64,
+    /// Their time, in ticks of the system counter.
+    pub ticks: u64,
+    /// The longest.
+    pub worst_ticks: u64,
+    /// Their instructions at EL2, where those are counted.
+    pub instructions: u64,
+    /// The most of one.
+    pub worst_instructions: u64,
+}
+
+impl Calls {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
+            worst_ticks: AtomicU64::new(0),
+            instructions: AtomicU64::new(0),
+            worst_instructions: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one call. Only the owning CPU does.
+    pub fn note(&self, ticks: u64, instructions: u64) {
+        add(&self.count, 1);
+        add(&self.ticks, ticks);
+        add(&self.instructions, instructions);
+        raise(&self.worst_ticks, ticks);
+        raise(&self.worst_instructions, instructions);
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        for counter in [&self.count, &self.ticks, &self.worst_ticks, &self.instructions, &self.worst_instructions] {
+            counter.store(0, Relaxed);
+        }
+    }
+
+    /// Adds these to `sums`.
+    pub fn add_to(&self, sums: &mut CallSums) {
+        sums.count += self.count.load(Relaxed);
+        sums.ticks += self.ticks.load(Relaxed);
+        sums.instructions += self.instructions.load(Relaxed);
+        sums.worst_ticks = sums.worst_ticks.max(self.worst_ticks.load(Relaxed));
+        sums.worst_instructions = sums.worst_instructions.max(self.worst_instructions.load(Relaxed));
+    }
+}
+
+fn raise(counter: &AtomicU64, value: u64) {
+    if value > counter.load(Relaxed) {
+        counter.store(value, Relaxed);
     }
 }
 
