@@ -9,6 +9,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod flush;
 pub mod retire;
 pub mod space;
 

@@ -1,0 +1,306 @@
+//! What was unmapped since the last SYNC, of one channel.
+
+use bulkhead_core::{
+    addr::{Iova, PAGE_SIZE},
+    ids::{SmmuId, Vmid},
+};
+
+use super::{
+    epoch::{Epoch, EpochError, Flight},
+    policy::Scope,
+    range::{Command, Run},
+};
+
+/// Runs that are told apart; what comes after them widens the last.
+const RUNS: usize = 32;
+/// Pages between two unloads that are taken for one run, where ranges cost no more than pages: the slack and the
+/// guard page of a lease hold nothing that a flush could cost.
+const GAP_PAGES: u64 = 64;
+
+/// The number of the batch that something was gathered into, from 1. Zero was never gathered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[repr(transparent)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// The stamp with this number, for a record that keeps it as a number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// Ranges of IOVA that were unmapped and not flushed, for the devices of one VM behind one set of SMMUs.
+///
+/// Bounded: it holds any number of ranges in fixed memory, as runs that are at worst too long.
+#[derive(Debug)]
+pub struct Batch {
+    /// The run that grows.
+    current: Run,
+    pages: u64,
+    open: u64,
+    settled: u64,
+    gap: u64,
+    maps: u32,
+    /// Runs in `earlier`.
+    count: u32,
+    has_tables: bool,
+    is_quarantined: bool,
+    vmid: Vmid,
+    /// The SMMUs that walk the VM's tables, a bit each.
+    walkers: u16,
+    /// When a deferred flush was first put off.
+    since_us: Option<u64>,
+    hull: Run,
+    earlier: [Run; RUNS],
+}
+
+const NOTHING: Run = Run { first: u64::MAX, end: 0 };
+
+impl Batch {
+    /// An empty batch for `vmid`, whose table the SMMUs `walkers` walk. `has_ranges`: they all take range commands.
+    pub fn new(vmid: Vmid, walkers: impl IntoIterator<Item = SmmuId>, has_ranges: bool) -> Self {
+        Self {
+            current: NOTHING,
+            pages: 0,
+            open: 1,
+            settled: 0,
+            gap: if has_ranges { GAP_PAGES } else { 0 },
+            maps: 0,
+            count: 0,
+            has_tables: false,
+            is_quarantined: false,
+            vmid,
+            walkers: walkers.into_iter().fold(0, |set, smmu| set | Flight::bit(smmu)),
+            since_us: None,
+            hull: NOTHING,
+            earlier: [NOTHING; RUNS],
+        }
+    }
+
+    /// Takes note of `pages` pages from `first` whose leaves were cleared. The stores come first: what is gathered
+    /// before them may be flushed before them. Nothing is gathered for 0 pages.
+    #[inline]
+    pub fn add(&mut self, first: Iova, pages: u64) -> Stamp {
+        let page = first.as_u64() / PAGE_SIZE;
+        let end = page.saturating_add(pages);
+        // A ring goes up: the next is a little past the current run, or within it.
+        let reach = self.current.end.wrapping_add(self.gap);
+        if page >= self.current.first && page <= reach {
+            self.current.end = self.current.end.max(end);
+        } else {
+            self.open_run(Run { first: page, end });
+        }
+        self.pages = self.pages.wrapping_add(pages);
+        self.maps = self.maps.wrapping_add(1);
+        Stamp(self.open)
+    }
+
+    /// As [`add`](Self::add), where a table was unlinked as well: the flush reaches cached table descriptors too.
+    pub fn add_tables(&mut self, first: Iova, pages: u64) -> Stamp {
+        self.has_tables = true;
+        self.add(first, pages)
+    }
+
+    #[cold]
+    fn open_run(&mut self, run: Run) {
+        if run.end <= run.first {
+            return;
+        }
+        if self.current.end == 0 {
+            self.current = run;
+            return;
+        }
+        self.hull = self.hull.hull(self.current);
+        let count = self.count as usize;
+        if let Some(slot) = self.earlier.get_mut(count) {
+            *slot = self.current;
+            self.current = run;
+            self.count += 1;
+        } else {
+            self.current = self.current.hull(run);
+        }
+    }
+
+    /// Whether there is nothing to flush.
+    pub const fn is_empty(&self) -> bool {
+        self.current.end == 0
+    }
+
+    /// Pages gathered.
+    pub const fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Maps gathered.
+    pub const fn maps(&self) -> u32 {
+        self.maps
+    }
+
+    /// Runs that the pages make up.
+    pub const fn runs(&self) -> u32 {
+        if self.is_empty() { 0 } else { self.count + 1 }
+    }
+
+    /// The smallest run that holds all runs.
+    pub fn hull(&self) -> Run {
+        self.hull.hull(self.current)
+    }
+
+    /// Whether a table was unlinked.
+    pub const fn has_tables(&self) -> bool {
+        self.has_tables
+    }
+
+    /// Pages that the runs cover, which may be more than were gathered.
+    pub(super) fn run_pages(&self) -> u64 {
+        self.each_run().map(Run::pages).fold(0, u64::saturating_add)
+    }
+
+    /// Pages that a range command for each run covers.
+    pub(super) fn covered_pages(&self) -> u64 {
+        let covered = |run: Run| super::Covering::of(run.pages()).map_or(u64::MAX, super::Covering::pages);
+        self.each_run().map(covered).fold(0, u64::saturating_add)
+    }
+
+    fn each_run(&self) -> impl Iterator<Item = Run> + '_ {
+        self.earlier.iter().take(self.count as usize).copied().chain((!self.is_empty()).then_some(self.current))
+    }
+
+    pub(super) fn since_us(&mut self, now_us: u64) -> u64 {
+        *self.since_us.get_or_insert(now_us)
+    }
+
+    /// Closes the batch for a flush by `scope`, and opens the next: what is unmapped from now on is the next's.
+    ///
+    /// The commands have to be submitted before anything else is gathered: the work borrows the batch.
+    #[inline]
+    pub fn close(&mut self, scope: Scope) -> Work<'_> {
+        let number = self.open;
+        let scope = if self.is_empty() { Scope::Nothing } else { scope };
+        let missing = if scope == Scope::Nothing { 0 } else { self.walkers };
+        let (hull, current, is_leaf) = (self.hull(), self.current, !self.has_tables);
+        let earlier = self.earlier.get(..self.count as usize).unwrap_or_default();
+        self.open = number.wrapping_add(1);
+        (self.current, self.hull) = (NOTHING, NOTHING);
+        (self.pages, self.maps, self.count) = (0, 0, 0);
+        (self.has_tables, self.since_us) = (false, None);
+        Work {
+            flight: Flight::new(number, self.vmid, missing),
+            scope,
+            vmid: self.vmid,
+            hull,
+            current,
+            earlier,
+            is_leaf,
+        }
+    }
+
+    /// Takes the proof of a flush. On error nothing has changed.
+    pub fn accept(&mut self, epoch: &Epoch) -> Result<(), EpochError> {
+        let next = self.settled + 1;
+        if self.is_quarantined {
+            return Err(EpochError::Quarantined);
+        }
+        if epoch.vmid() != self.vmid {
+            return Err(EpochError::WrongVmid { flushed: epoch.vmid(), owner: self.vmid });
+        }
+        if epoch.number() != next || next >= self.open {
+            return Err(EpochError::OutOfOrder { number: epoch.number(), next });
+        }
+        self.settled = next;
+        Ok(())
+    }
+
+    /// Gives up: a flush failed. Nothing that is gathered now, or was not settled, ever will be.
+    pub const fn quarantine(&mut self) {
+        self.is_quarantined = true;
+    }
+
+    /// Whether a flush failed.
+    pub const fn is_quarantined(&self) -> bool {
+        self.is_quarantined
+    }
+
+    /// Whether what was gathered with `stamp` has been flushed by every SMMU: it may be used again.
+    #[inline]
+    pub const fn is_settled(&self, stamp: Stamp) -> bool {
+        stamp.0 <= self.settled
+    }
+
+    /// Whether what was gathered with `stamp` is still in the open batch: no flush of it has begun.
+    #[inline]
+    pub const fn is_open(&self, stamp: Stamp) -> bool {
+        stamp.0 == self.open
+    }
+}
+
+/// A batch that was closed: the commands of its flush. Dropping it leaves its pages unflushed for good.
+#[derive(Debug)]
+#[must_use = "what the batch holds is not flushed"]
+pub struct Work<'b> {
+    pub(super) flight: Flight,
+    scope: Scope,
+    vmid: Vmid,
+    hull: Run,
+    current: Run,
+    earlier: &'b [Run],
+    is_leaf: bool,
+}
+
+impl Work<'_> {
+    /// What is flushed.
+    pub const fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// Whose translations.
+    pub const fn vmid(&self) -> Vmid {
+        self.vmid
+    }
+
+    /// Whether cached table descriptors may stay.
+    pub const fn is_leaf(&self) -> bool {
+        self.is_leaf
+    }
+
+    /// Runs in it.
+    pub(super) fn runs(&self) -> u64 {
+        self.each_run().fold(0, |count, _| count + 1)
+    }
+
+    /// Pages that the runs cover.
+    pub(super) fn run_pages(&self) -> u64 {
+        self.each_run().map(Run::pages).fold(0, u64::saturating_add)
+    }
+
+    fn each_run(&self) -> impl Iterator<Item = Run> + Clone + '_ {
+        self.earlier.iter().copied().chain([self.current])
+    }
+
+    /// The one command that does it all, when one is enough.
+    #[inline]
+    pub fn single(&self) -> Option<Command> {
+        match self.scope {
+            Scope::Context => Some(Command::Context),
+            Scope::Range => Some(Command::covering(self.hull)),
+            Scope::Runs if self.earlier.is_empty() => Some(Command::covering(self.current)),
+            Scope::Pages if self.hull.pages() == 1 => Some(Command::Page { page: self.hull.first }),
+            Scope::Nothing | Scope::Pages | Scope::Runs => None,
+        }
+    }
+
+    /// The commands, in order.
+    pub fn commands(&self) -> impl Iterator<Item = Command> + '_ {
+        let runs = self.each_run();
+        let (pages, ranges) = (self.scope == Scope::Pages, self.scope == Scope::Runs);
+        let pages = runs.clone().filter(move |_| pages).flat_map(|run| run.first..run.end);
+        let ranges = runs.filter(move |_| ranges).map(Command::covering);
+        let single = if matches!(self.scope, Scope::Range | Scope::Context) { self.single() } else { None };
+        single.into_iter().chain(pages.map(|page| Command::Page { page })).chain(ranges)
+    }
+}
