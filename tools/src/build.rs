@@ -19,7 +19,7 @@ use crate::{
 };
 
 const HYPERVISOR: &str = "bulkhead-el2";
-const GUESTS: &str = "bulkhead-guest-tests";
+const GUESTS: [&str; 2] = ["bulkhead-guest-tests", "bulkhead-guest-nic"];
 
 /// A hypervisor that was built.
 #[derive(Clone, Debug)]
@@ -50,8 +50,10 @@ pub fn hypervisor(workspace: &Workspace) -> Result<Hypervisor> {
 /// # Errors
 /// When the build fails; cargo has said why.
 pub fn guests(workspace: &Workspace) -> Result<()> {
-    for (name, path) in cargo_build(workspace, GUESTS)? {
-        write_flat(&path, &workspace.guest_images().join(name), false)?;
+    for package in GUESTS {
+        for (name, path) in cargo_build(workspace, package)? {
+            write_flat(&path, &workspace.guest_images().join(name), false)?;
+        }
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod qemu;
 mod scenario;
 mod setup;
 mod smoke;
+mod station;
 mod suite;
 mod symbols;
 mod workspace;

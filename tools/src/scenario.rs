@@ -23,6 +23,7 @@ use crate::{
     pack::{self, ManifestFiles},
     qemu::QemuLine,
     setup,
+    station::Station,
     suite::Summary,
     workspace::Workspace,
 };
@@ -101,6 +102,9 @@ fn run_one(workspace: &Workspace, hypervisor: &Hypervisor, scenario: &Path) -> R
     line.headless().kernel(&hypervisor.image);
     if settings.bundle != Some(BundleDamage::Missing) {
         line.initrd(&bundle);
+    }
+    if settings.station {
+        Station::start()?.plug_into(&mut line, "station");
     }
     line.arguments(&settings.qemu_arguments);
     let log = workspace.out().join("logs").join(format!("guest-{name}.log"));

@@ -27,6 +27,9 @@ pub struct Settings {
     time_limit_s: Option<u64>,
     /// Damage to the bundle. Default: none.
     pub bundle: Option<BundleDamage>,
+    /// A station with a TCP stack at the other end of the network `station`. Default: none.
+    #[serde(default)]
+    pub station: bool,
     /// Further arguments for QEMU, from `qemu.args`: words, `#` begins a comment.
     #[serde(skip)]
     pub qemu_arguments: Vec<String>,

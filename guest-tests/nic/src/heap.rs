@@ -1,0 +1,54 @@
+//! The program's heap: memory past the program, given out from the bottom up and never taken back.
+
+use core::{
+    alloc::{GlobalAlloc, Layout},
+    ptr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use bulkhead_guest_tests::params;
+
+/// Bytes of a page.
+pub const PAGE_BYTES: usize = 4096;
+
+#[global_allocator]
+static HEAP: Heap = Heap { next: AtomicUsize::new(0), end: AtomicUsize::new(0) };
+
+/// Everything is made at start and lives until the VM ends, so nothing is ever given back.
+struct Heap {
+    next: AtomicUsize,
+    end: AtomicUsize,
+}
+
+/// Begins to give out memory: before that there is none.
+pub fn init() {
+    let address = |address: u64| usize::try_from(address).unwrap_or_default();
+    HEAP.next.store(address(params::scratch()), Ordering::Relaxed);
+    HEAP.end.store(address(params::ram_end()), Ordering::Relaxed);
+}
+
+// SAFETY: each block is cut once from memory that `params::scratch` keeps free of Rust objects.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let start = self.next.load(Ordering::Relaxed).next_multiple_of(layout.align());
+        let end = start.saturating_add(layout.size());
+        if end > self.end.load(Ordering::Relaxed) {
+            return ptr::null_mut();
+        }
+        self.next.store(end, Ordering::Relaxed);
+        ptr::with_exposed_provenance_mut(start)
+    }
+
+    unsafe fn dealloc(&self, _block: *mut u8, _layout: Layout) {}
+}
+
+/// `count` zeroed pages, for good: what a device reads or writes shares its pages with nothing else.
+pub fn pages(count: usize) -> &'static mut [u8] {
+    let bytes = count * PAGE_BYTES;
+    let layout = Layout::from_size_align(bytes, PAGE_BYTES).expect("few pages");
+    // SAFETY: the layout is not empty.
+    let start = unsafe { alloc::alloc::alloc_zeroed(layout) };
+    assert!(!start.is_null(), "no {count} pages of memory are left");
+    // SAFETY: the block is new, zeroed, of this many bytes, and never freed.
+    unsafe { core::slice::from_raw_parts_mut(start, bytes) }
+}
