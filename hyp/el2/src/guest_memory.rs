@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering::{Acquire, Release};
 
 use bulkhead_core::{
-    addr::{AddrRange, BLOCK_2M, PhysAddr},
+    addr::{AddrRange, Address, BLOCK_2M, PAGE_SIZE, PhysAddr},
     ids::{SmmuId, Vmid},
 };
 use bulkhead_dma::{Flushed, Unflushed};
@@ -40,9 +40,19 @@ impl GuestRam {
     }
 
     /// Makes the RAM that of a machine just switched on: zero, but for what `loads` puts there.
-    pub fn prepare<'a>(flushed: Flushed<Self>, loads: impl Iterator<Item = (&'a [u8], PhysAddr)>) -> Self {
+    pub fn prepare<'a>(flushed: Flushed<Self>, loads: impl Iterator<Item = (&'a [u8], PhysAddr)> + Clone) -> Self {
         let ram = flushed.into_inner();
-        scrub(ram.0);
+        // What is loaded over needs no scrub, in whole pages; loads in any other order than upwards are scrubbed under.
+        let mut scrubbed = ram.0.start();
+        for (source, target) in loads.clone() {
+            let end = target.as_u64().saturating_add(source.len() as u64) & !(PAGE_SIZE - 1);
+            let start = PhysAddr::new(target.as_u64().next_multiple_of(PAGE_SIZE));
+            if start >= scrubbed && start.as_u64() < end {
+                scrub_between(scrubbed, start);
+                scrubbed = PhysAddr::new(end);
+            }
+        }
+        scrub_between(scrubbed, ram.0.end());
         for (source, target) in loads {
             copy(source, target);
         }
@@ -52,6 +62,13 @@ impl GuestRam {
     /// The RAM of a VM whose streams are to be taken back: `walkers` led there.
     pub fn retire(self, vmid: Vmid, walkers: impl Iterator<Item = SmmuId>) -> Unflushed<Self> {
         Unflushed::new(self, vmid, walkers)
+    }
+}
+
+fn scrub_between(start: PhysAddr, end: PhysAddr) {
+    let bytes = end.checked_sub(start).unwrap_or(0);
+    if let Some(range) = AddrRange::new(start, bytes) {
+        scrub(range);
     }
 }
 

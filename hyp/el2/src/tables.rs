@@ -3,7 +3,7 @@
 use bulkhead_core::{
     addr::{AddrRange, Ipa, PAGE_SIZE, PhysAddr},
     ids::VmId,
-    stage2::{Attributes, Stage2, Stage2Error, TableMemory, tables_for_blocks},
+    stage2::{Attributes, Stage2, Stage2Error, TableMemory, best_input_bits, root_pages, tables_for_blocks},
 };
 use heapless::Vec;
 
@@ -20,6 +20,8 @@ const PAGES_ONE_BY_ONE: u64 = 64;
 /// A VM's spare frames. Tables are written with 64-bit stores; cleaned where an SMMU without coherent walks reads them.
 pub struct Spares {
     frames: Vec<PhysAddr, FRAMES_MAX>,
+    /// A root of several pages, until the tree takes it.
+    root: Option<PhysAddr>,
     must_clean: bool,
 }
 
@@ -55,6 +57,10 @@ impl TableMemory for Spares {
         Some(table)
     }
 
+    fn alloc_root(&mut self, pages: u64) -> Option<PhysAddr> {
+        if pages == 1 { self.alloc() } else { self.root.take() }
+    }
+
     fn free(&mut self, table: PhysAddr) {
         let _ = self.frames.push(table);
     }
@@ -88,7 +94,7 @@ impl Spares {
             let frame = memory::take(1, PAGE_SIZE, frames::vm_use(vm)).ok_or(TablesError::Pool)?;
             frames.push(frame).map_err(|_| TablesError::Pool)?;
         }
-        Ok(Self { frames, must_clean })
+        Ok(Self { frames, root: None, must_clean })
     }
 }
 
@@ -98,9 +104,15 @@ impl GuestTables {
     /// # Errors
     /// The pool is exhausted, or the addresses do not fit the tree.
     pub fn new(vm: VmId, range: AddrRange<Ipa>, phys: PhysAddr, bits: (u8, u8)) -> Result<Self, TablesError> {
-        // One more: `rebuild` has two roots for a moment.
-        let mut spares = Spares::new(vm, 1 + tables_for_blocks(range, phys) + FOR_BARS, false)?;
-        let mut tree = Stage2::new(&mut spares, bits.0)?.with_output_bits(bits.1);
+        // Every BAR lies below RAM, so what reaches the end of RAM reaches all.
+        let input_bits = best_input_bits(range, phys, bits.0);
+        let mut spares = Spares::new(vm, tables_for_blocks(range, phys) + FOR_BARS, false)?;
+        let pages = root_pages(input_bits);
+        if pages > 1 {
+            let count = usize::try_from(pages).unwrap_or(1);
+            spares.root = memory::take(count, pages * PAGE_SIZE, frames::vm_use(vm));
+        }
+        let mut tree = Stage2::new(&mut spares, input_bits)?.with_output_bits(bits.1);
         tree.map(&mut spares, range, phys, Attributes::RAM)?;
         Ok(Self { tree, spares })
     }
@@ -116,8 +128,7 @@ impl GuestTables {
     /// # Errors
     /// None that a tree that was built once could meet again.
     pub fn rebuild(&mut self, range: AddrRange<Ipa>, phys: PhysAddr) -> Result<(), Stage2Error> {
-        let empty = Stage2::new(&mut self.spares, self.tree.input_bits())?.with_output_bits(self.tree.output_bits());
-        core::mem::replace(&mut self.tree, empty).destroy(&mut self.spares);
+        self.tree.clear(&mut self.spares);
         self.tree.map(&mut self.spares, range, phys, Attributes::RAM)
     }
 

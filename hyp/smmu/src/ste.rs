@@ -1,9 +1,9 @@
 //! Stream table entries: two kinds can be built, abort and stage 2. Bypass cannot be said.
 
 use bulkhead_core::{
-    addr::PhysAddr,
+    addr::{PAGE_SIZE, PhysAddr},
     ids::Vmid,
-    stage2::{IPA_BITS_MAX, IPA_BITS_MIN, OUTPUT_BITS_MAX, S2Config},
+    stage2::{IPA_BITS_MAX, IPA_BITS_MIN, OUTPUT_BITS_MAX, S2Config, root_pages},
 };
 use tock_registers::register_bitfields;
 
@@ -82,7 +82,7 @@ pub enum S2Error {
     },
 }
 
-/// Checks that an SMMU with `features` can walk `config`'s table: one root table at level 1, 4 KiB granule.
+/// Checks that an SMMU with `features` can walk `config`'s table: 4 KiB granule, its root aligned to its size.
 pub fn check(config: &S2Config, features: &Features) -> Result<(), S2Error> {
     // IAS is at least OAS (3.4), and what devices put out is guest-physical.
     let (min, max) = (IPA_BITS_MIN, IPA_BITS_MAX.min(features.oas_bits));
@@ -91,7 +91,8 @@ pub fn check(config: &S2Config, features: &Features) -> Result<(), S2Error> {
     }
     let oas_bits = features.oas_bits.min(OUTPUT_BITS_MAX);
     let root = config.root.as_u64();
-    if root == 0 || root & !S2TTB != 0 || root >> oas_bits != 0 {
+    let size_bytes = root_pages(config.ipa_bits) * PAGE_SIZE;
+    if root == 0 || root & !S2TTB != 0 || root & (size_bytes - 1) != 0 || root >> oas_bits != 0 {
         return Err(S2Error::Root { root: config.root, oas_bits });
     }
     if config.vmid.as_u16() > features.max_vmid() {
@@ -161,7 +162,7 @@ impl Ste {
         };
         let fields = STE2::S2VMID.val(u64::from(config.vmid.as_u16()))
             + STE2::S2T0SZ.val(64 - u64::from(config.ipa_bits))
-            + STE2::S2SL0::Level1
+            + STE2::S2SL0.val(u64::from(config.sl0()))
             + walks
             + STE2::S2TG::Granule4K
             + STE2::S2PS.val(output_size(config, features))

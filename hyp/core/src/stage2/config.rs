@@ -2,7 +2,7 @@
 
 use tock_registers::{LocalRegisterCopy, register_bitfields};
 
-use super::Stage2;
+use super::{Stage2, root_level};
 use crate::{
     addr::{Address, PhysAddr},
     ids::Vmid,
@@ -13,10 +13,7 @@ register_bitfields! [u64,
     /// S2T0SZ, S2SL0, S2IR0, S2OR0, S2SH0, S2TG, S2PS (IHI 0070 5.2).
     VTCR [
         T0SZ OFFSET(0) NUMBITS(6) [],
-        SL0 OFFSET(6) NUMBITS(2) [
-            /// With the 4 KiB granule.
-            Level1 = 0b01,
-        ],
+        SL0 OFFSET(6) NUMBITS(2) [],
         IRGN0 OFFSET(8) NUMBITS(2) [WriteBackAllocate = 0b01],
         ORGN0 OFFSET(10) NUMBITS(2) [WriteBackAllocate = 0b01],
         SH0 OFFSET(12) NUMBITS(2) [Inner = 0b11],
@@ -47,7 +44,7 @@ impl S2Config {
         Self { root: tree.root, ipa_bits: tree.input_bits, output_bits: tree.output_bits, vmid }
     }
 
-    /// Bits 18:0 of VTCR_EL2 and of the STE's upper half of word 2: write-back, inner-shareable walks, 4 KiB granule, level 1.
+    /// Bits 18:0 of VTCR_EL2 and of the STE's upper half of word 2: write-back, inner-shareable walks, 4 KiB granule.
     ///
     /// The output size is rounded down to one that has an encoding.
     pub fn walk_fields(&self) -> u32 {
@@ -66,11 +63,16 @@ impl S2Config {
         u64::from(self.vmid.as_u16()) << 48 | self.root.as_u64()
     }
 
+    /// SL0, for VTCR_EL2 and an STE alike: 1 for a root at level 1, 0 for concatenated tables at level 2.
+    pub const fn sl0(&self) -> u8 {
+        2 - root_level(self.ipa_bits)
+    }
+
     fn vtcr(&self) -> LocalRegisterCopy<u64, VTCR::Register> {
         let mut vtcr = LocalRegisterCopy::new(0);
         vtcr.write(
             VTCR::T0SZ.val(64 - u64::from(self.ipa_bits))
-                + VTCR::SL0::Level1
+                + VTCR::SL0.val(u64::from(self.sl0()))
                 + VTCR::IRGN0::WriteBackAllocate
                 + VTCR::ORGN0::WriteBackAllocate
                 + VTCR::SH0::Inner

@@ -9,7 +9,7 @@ use crate::addr::PhysAddr;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum Stage2Error {
     /// A tree of a size that one root page at level 1 cannot have.
-    #[error("input addresses of {0} bits: a stage-2 root of one page translates {IPA_BITS_MIN} to {IPA_BITS_MAX}")]
+    #[error("input addresses of {0} bits: a stage-2 tree translates {IPA_BITS_MIN} to {IPA_BITS_MAX}")]
     BadInputBits(u8),
     /// An address or a size that is no multiple of 4 KiB.
     #[error("{size_bytes:#x} bytes at {input:#x} to {phys}: not all on page boundaries")]

@@ -23,7 +23,11 @@ impl Chunk {
 
     /// The parts of it that fall to each descriptor of a table of `level`.
     fn split(self, level: u8) -> impl Iterator<Item = Self> {
-        let block = block_bytes(level);
+        self.pieces(block_bytes(level))
+    }
+
+    /// The parts of it that fall to each `block` bytes of input.
+    pub fn pieces(self, block: u64) -> impl Iterator<Item = Self> {
         let mut rest = self;
         core::iter::from_fn(move || {
             if rest.size_bytes == 0 {
@@ -159,10 +163,15 @@ pub fn clear(memory: &mut impl TableMemory, table: PhysAddr, level: u8, chunk: C
 
 /// Gives `table` and every table below it back.
 pub fn free(memory: &mut impl TableMemory, table: PhysAddr, level: u8) {
+    free_below(memory, table, level);
+    memory.free(table);
+}
+
+/// Gives every table below `table` back.
+pub fn free_below(memory: &mut impl TableMemory, table: PhysAddr, level: u8) {
     for place in 0..ENTRIES {
         if let Descriptor::Table(next) = Descriptor::decode(memory.read(table, place), level) {
             free(memory, next, level + 1);
         }
     }
-    memory.free(table);
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, vec::Vec};
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{
-    Access, Attributes, Mapping, MemoryType, S2Config, Shareability, Stage2, Stage2Error, TableMemory, tables_for,
-    tables_for_blocks,
+    Access, Attributes, Mapping, MemoryType, S2Config, Shareability, Stage2, Stage2Error, TableMemory, best_input_bits,
+    tables_for, tables_for_blocks,
 };
 use crate::{
     addr::{AddrRange, BLOCK_1G, BLOCK_2M, Ipa, PhysAddr},
@@ -46,6 +46,16 @@ impl TableMemory for Pages {
         Some(PhysAddr::new(self.next))
     }
 
+    fn alloc_root(&mut self, pages: u64) -> Option<PhysAddr> {
+        let root = self.next.next_multiple_of(pages * 4096);
+        for page in 0..pages {
+            self.next = root + page * 4096 - 4096;
+            self.alloc()?;
+        }
+        self.next += 4096;
+        Some(PhysAddr::new(root))
+    }
+
     fn free(&mut self, table: PhysAddr) {
         self.tables.remove(&table.as_u64()).expect("freed once");
     }
@@ -56,7 +66,11 @@ fn range(start: u64, size_bytes: u64) -> AddrRange<Ipa> {
 }
 
 fn tree(memory: &mut Pages) -> Stage2 {
-    Stage2::new(memory, 39).expect("a root")
+    tree_of(memory, 39)
+}
+
+fn tree_of(memory: &mut Pages, bits: u8) -> Stage2 {
+    Stage2::new(memory, bits).expect("a root")
 }
 
 /// Each bit as DDI 0487 D8.3.2 places it, written out by hand.
@@ -91,6 +105,43 @@ fn walk_fields_match_vtcr_and_ste() {
         let fields = S2Config { output_bits: bits, ..config }.walk_fields();
         assert_eq!(fields >> 16, encoding, "{bits} bits");
     }
+}
+
+/// Would miss: concatenated tables indexed as one table, a root not aligned to its size, SL0 of the wrong level.
+#[test]
+fn up_to_34_bits_the_root_is_concatenated_tables() {
+    for bits in 31..=34_u8 {
+        let mut memory = Pages::new(20);
+        memory.next += 4096;
+        let mut stage2 = Stage2::new(&mut memory, bits).expect("a root");
+        let pages = 1 << (bits - 30);
+        assert_eq!((memory.tables.len() as u64, stage2.root().as_u64() % (pages * 4096)), (pages, 0));
+        let config = S2Config::of(&stage2, Vmid::new(3).expect("not zero"));
+        assert_eq!(config.walk_fields() & 0xff, u32::from(64 - bits));
+        let last = range((1 << bits) - BLOCK_1G - BLOCK_2M, BLOCK_1G + BLOCK_2M);
+        stage2.map(&mut memory, last, PhysAddr::new(BLOCK_2M), Attributes::RAM).expect("mapped without a table");
+        let table = PhysAddr::new(stage2.root().as_u64() + (pages - 1) * 4096);
+        assert_eq!(memory.read(table, 511) & 0xffff_ffff_f000, BLOCK_1G + BLOCK_2M);
+        assert_eq!(stage2.query(&memory, Ipa::new((1 << bits) - 1)).expect("mapped").block_bytes, BLOCK_2M);
+        stage2.map(&mut memory, range(0x3000, 4096), PhysAddr::new(0), Attributes::RAM).unwrap_or(());
+        stage2.clear(&mut memory);
+        assert_eq!(memory.tables.len() as u64, pages);
+        assert!(memory.tables.values().flatten().all(|descriptor| *descriptor == 0));
+        stage2.destroy(&mut memory);
+        assert!(memory.tables.is_empty());
+    }
+}
+
+/// Would miss: a short walk bought with a GiB's block, or bits that do not reach the end.
+#[test]
+fn walks_are_as_short_as_they_can_be() {
+    let bits = |start, size, phys| best_input_bits(range(start, size), PhysAddr::new(phys), 39);
+    assert_eq!(bits(BLOCK_1G, BLOCK_1G - BLOCK_2M, 0), 31);
+    assert_eq!(bits(BLOCK_1G, BLOCK_1G, BLOCK_2M), 31);
+    assert_eq!(bits(BLOCK_1G, BLOCK_1G + BLOCK_2M, BLOCK_2M), 32);
+    assert_eq!(bits(BLOCK_1G, BLOCK_1G, BLOCK_1G), 39);
+    assert_eq!(bits(1 << 34, BLOCK_2M, 0), 39);
+    assert_eq!(bits((1 << 34) - BLOCK_2M, BLOCK_2M, 0), 34);
 }
 
 #[test]
@@ -173,9 +224,10 @@ proptest! {
     fn agrees_with_a_map_of_pages(
         steps in proptest::collection::vec(
             (any::<bool>(), place(), prop_oneof![1_u64..4, 510_u64..1030], 0_u64..2048, any::<bool>(), attributes()), 1..12),
+        bits in prop_oneof![proptest::strategy::Just(39_u8), proptest::strategy::Just(32_u8)],
     ) {
         let mut memory = Pages::new(14);
-        let mut stage2 = tree(&mut memory);
+        let mut stage2 = tree_of(&mut memory, bits);
         let mut model: BTreeMap<u64, (u64, Attributes)> = BTreeMap::new();
         for (is_map, first, count, phys, is_like, attributes) in steps {
             let bytes = range(first << 12, count << 12);

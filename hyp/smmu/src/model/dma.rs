@@ -178,9 +178,9 @@ impl State {
         check((16..=39).contains(&t0sz), "STE.S2T0SZ")?;
         let ipa_bits = 64 - t0sz;
         check(ipa_bits <= oas_bits, "STE.S2T0SZ")?;
-        // A single root table, not concatenated ones, is modelled.
+        // Up to 16 tables are concatenated at level 2 (DDI 0487 D8.2.2); at the other levels one root table is modelled.
         let (level, low, high) = match word >> 38 & 3 {
-            0 => (2, 22, 30),
+            0 => (2, 22, 34),
             1 => (1, 31, 39),
             2 => (0, 40, 48),
             _ => return Err("STE.S2SL0"),
@@ -188,7 +188,8 @@ impl State {
         check((low..=high).contains(&ipa_bits), "STE.S2SL0 with S2T0SZ")?;
         let root = entry[3];
         check(root & !0x0000_ffff_ffff_fff0 == 0 && root >> oas_bits == 0, "STE.S2TTB")?;
-        check(root & 0xfff == 0, "STE.S2TTB's alignment")?;
+        let root_bytes = if level == 2 { 4096 << ipa_bits.saturating_sub(30) } else { 4096 };
+        check(root & (root_bytes - 1) == 0, "STE.S2TTB's alignment")?;
         check(entry[4..].iter().all(|word| *word == 0), "STE words 4 to 7")?;
         let is_recording = word >> 58 & 1 == 1;
         Ok(Some(Decoded::Stage2(Stage2 { vmid, root, ipa_bits, level, oas_bits: s2ps, is_recording })))
@@ -220,7 +221,8 @@ impl State {
                 table = next;
                 continue;
             }
-            let at = table + (input / bytes % 512) * 8;
+            let entries = if level == s2.level { u64::MAX } else { 512 };
+            let at = table + (input / bytes % entries) * 8;
             let Some(descriptor) = self.memory.device_read(at) else {
                 return Err(Fault { reason: Reason::WalkAbort, fetch_addr: at });
             };

@@ -69,18 +69,31 @@ fn shareability_is_incoming_only_where_it_can_be_said() {
     assert_eq!(ste.words()[1], 1 << (83 - 64) | 1 << (108 - 64));
 }
 
+/// Would miss: concatenated tables of which the SMMU walks others, since it takes the low bits of their address as 0.
+#[test]
+fn concatenated_tables_are_aligned_to_their_size() {
+    let at = |root, ipa_bits| {
+        Ste::stage2(&S2Config { root: PhysAddr::new(root), ipa_bits, ..config() }, &features(), Recording::On)
+    };
+    assert!(at(0x8000, 33).is_ok() && at(0x9000, 39).is_ok());
+    assert!(matches!(at(0x9000, 33), Err(S2Error::Root { .. })));
+    assert!(matches!(at(0x1_8000, 34), Err(S2Error::Root { .. })));
+}
+
 #[test]
 fn every_size_and_vmid_makes_stage_2_or_nothing() {
     for ipa_bits in 0..=64 {
         for output_bits in [32, 36, 39, 40, 42, 44, 48] {
             for vmid in [1, 0xff, 0x100, 0xffff] {
                 let vmid = Vmid::new(vmid).expect("a vmid");
-                let config = S2Config { vmid, ipa_bits, output_bits, ..config() };
+                let root = PhysAddr::new(0x1_0000);
+                let config = S2Config { vmid, ipa_bits, output_bits, root };
                 let made = Ste::stage2(&config, &features(), Recording::On);
                 if (31..=39).contains(&ipa_bits) {
                     let words = *made.expect("an entry").words();
                     assert_eq!(words[0] & 0xf, 0b1101);
                     assert_eq!(words[2] >> 32 & 63, 64 - u64::from(ipa_bits));
+                    assert_eq!(words[2] >> 38 & 3, u64::from(ipa_bits > 34));
                     assert_eq!(words[2] & 0xffff, u64::from(vmid.as_u16()));
                     let ps = [32, 36, 40, 42, 44, 48][(words[2] >> 48 & 7) as usize];
                     assert!(ps <= output_bits.min(44));
