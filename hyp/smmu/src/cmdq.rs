@@ -66,13 +66,22 @@ pub struct CommandCounters {
     pub timeouts: u64,
 }
 
-/// The producer's side of the command queue.
+/// The producer's side of the command queue. Positions are counted from take-over and never wrap.
 pub(crate) struct Cmdq {
     base: PhysAddr,
     log2: u8,
-    /// Write index with its wrap bit above, as CMDQ_PROD takes it.
-    prod: u32,
     is_coherent: bool,
+    /// A wait ran out of time: the queue has to be seen empty before anything else is put in.
+    is_stuck: bool,
+    /// Position of the next command.
+    put: u64,
+    /// Commands that were seen to be consumed.
+    done: u64,
+    /// Position that the next command must stay below.
+    limit: u64,
+    /// One past the last command that was refused: what was submitted before, and not known to be complete, is not
+    /// relied upon.
+    suspect_below: u64,
     timeout_us: u64,
     pub(crate) counters: CommandCounters,
 }
@@ -83,26 +92,93 @@ const MAX_ERRORS: u32 = 4;
 impl Cmdq {
     /// An empty queue of `2^log2` commands at `base`, aligned to its size.
     pub(crate) fn new(base: PhysAddr, log2: u8, is_coherent: bool, timeout_us: u64) -> Self {
-        let counters = CommandCounters::default();
-        Self { base, log2, prod: 0, is_coherent, timeout_us, counters }
+        Self {
+            base,
+            log2,
+            is_coherent,
+            is_stuck: false,
+            put: 0,
+            done: 0,
+            limit: 1 << log2,
+            suspect_below: 0,
+            timeout_us,
+            counters: CommandCounters::default(),
+        }
     }
 
-    const fn entries(&self) -> u32 {
+    const fn entries(&self) -> u64 {
         1 << self.log2
     }
 
-    /// Mask of an index with its wrap bit.
-    const fn index_mask(&self) -> u32 {
-        (2 << self.log2) - 1
+    /// A position as PROD and CONS have it: the index with its wrap bit above.
+    #[inline]
+    const fn register(&self, position: u64) -> u32 {
+        // A queue has at most 2^19 commands.
+        let [a, b, c, d, ..] = (position & ((2 << self.log2) - 1)).to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
     }
 
-    /// Entries from `from` up to `to`, both with wrap bits.
-    const fn distance(&self, from: u32, to: u32) -> u32 {
-        to.wrapping_sub(from) & self.index_mask()
+    #[inline]
+    fn slot(&self, position: u64) -> PhysAddr {
+        // The queue was allocated whole: no address of it is past 2^64.
+        PhysAddr::new(self.base.as_u64() | ((position & (self.entries() - 1)) * COMMAND_BYTES))
     }
 
-    fn slot(&self, index: u32) -> Option<PhysAddr> {
-        self.base.checked_add(u64::from(index & (self.entries() - 1)) * COMMAND_BYTES)
+    /// Position of the next command.
+    #[inline]
+    pub(crate) const fn position(&self) -> u64 {
+        self.put
+    }
+
+    /// Sends one command and its CMD_SYNC by one write of PROD, and waits for nothing. `tell` is called with the
+    /// position after them before the SMMU can see them.
+    #[inline]
+    pub(crate) fn send<P: Platform>(
+        &mut self,
+        platform: &mut P,
+        command: [u64; 2],
+        tell: impl FnOnce(u64),
+    ) -> Result<(), Error> {
+        let end = self.put.wrapping_add(2);
+        if end > self.limit {
+            self.make_room(platform, 2)?;
+        }
+        let slot = self.slot(self.put);
+        let next = self.slot(self.put.wrapping_add(1));
+        self.write_words(platform, slot, command);
+        self.write_words(platform, next, Command::Sync.encode());
+        self.put = end;
+        tell(end);
+        // The tables' stores and the entries are visible before PROD (3.5.1, 3.21.3).
+        platform.barrier();
+        platform.write32(offset::CMDQ_PROD, self.register(end));
+        Ok(())
+    }
+
+    /// Sends `commands`, at most a queue-full, and their CMD_SYNC, and waits for nothing but an empty queue. The
+    /// position of the first.
+    pub(crate) fn send_all<P: Platform>(
+        &mut self,
+        platform: &mut P,
+        commands: impl Iterator<Item = Command>,
+        tell: impl FnOnce(u64),
+    ) -> Result<u64, Error> {
+        // A batch starts in an empty queue: its length need not be known.
+        self.make_room(platform, self.entries())?;
+        let start = self.put;
+        for command in commands.take(self.capacity()) {
+            self.push(platform, command);
+        }
+        self.push(platform, Command::Sync);
+        tell(self.put);
+        platform.barrier();
+        platform.write32(offset::CMDQ_PROD, self.register(self.put));
+        Ok(start)
+    }
+
+    /// Commands that one CMD_SYNC can follow.
+    pub(crate) const fn capacity(&self) -> usize {
+        (1 << self.log2) - 1
     }
 
     /// Sends `commands` and one CMD_SYNC, then waits until the SMMU has completed them all.
@@ -110,21 +186,18 @@ impl Cmdq {
     /// The batch is published by one write of PROD per queue-full of commands. `Ok` means that every effect of the
     /// commands is complete (4.7.3). After an error none may be relied upon; the queue stays usable.
     pub(crate) fn submit<P: Platform>(&mut self, platform: &mut P, commands: &[Command]) -> Result<(), Error> {
-        // Every earlier command is done or given up before the queue is reused, so a batch starts in an empty queue.
-        let per_batch = (self.entries() - 1) as usize;
         let mut rest = commands;
         loop {
-            let (batch, later) = rest.split_at(rest.len().min(per_batch));
-            self.drain(platform)?;
-            let start = self.prod;
+            let (batch, later) = rest.split_at(rest.len().min(self.capacity()));
+            let start = self.send_all(platform, batch.iter().copied(), |_| ())?;
             for command in batch {
-                self.push(platform, *command);
+                match command.kind() {
+                    Kind::Configuration => self.counters.configuration += 1,
+                    Kind::Tlb => self.counters.tlb += 1,
+                    Kind::Sync => {}
+                }
             }
-            self.push(platform, Command::Sync);
-            // The entries, and the structures that they speak of, are visible before PROD (3.5.1, 3.21.3).
-            platform.barrier();
-            platform.write32(offset::CMDQ_PROD, self.prod);
-            self.wait(platform, start, batch)?;
+            self.wait(platform, start, self.put, batch)?;
             self.counters.syncs += 1;
             if later.is_empty() {
                 return Ok(());
@@ -134,93 +207,182 @@ impl Cmdq {
     }
 
     fn push<P: Platform>(&mut self, platform: &mut P, command: Command) {
-        self.write_slot(platform, self.prod, command);
-        match command.kind() {
-            Kind::Configuration => self.counters.configuration += 1,
-            Kind::Tlb => self.counters.tlb += 1,
-            Kind::Sync => {}
-        }
-        self.prod = self.prod.wrapping_add(1) & self.index_mask();
+        self.write_words(platform, self.slot(self.put), command.encode());
+        self.put += 1;
     }
 
-    fn write_slot<P: Platform>(&self, platform: &mut P, index: u32, command: Command) {
-        let Some(slot) = self.slot(index) else { return };
-        let [low, high] = command.encode();
+    #[inline]
+    fn write_words<P: Platform>(&self, platform: &mut P, slot: PhysAddr, [low, high]: [u64; 2]) {
         platform.write_memory(slot, low);
-        if let Some(upper) = slot.checked_add(8) {
-            platform.write_memory(upper, high);
-        }
+        platform.write_memory(PhysAddr::new(slot.as_u64() | 8), high);
         if !self.is_coherent {
             platform.clean(slot, COMMAND_BYTES);
         }
     }
 
-    /// Waits for what a wait that ran out of time left behind; nothing to do otherwise. `Ok`: the queue is empty.
-    fn drain<P: Platform>(&mut self, platform: &mut P) -> Result<(), Error> {
-        if self.is_empty(platform) {
-            return Ok(());
-        }
-        match self.wait(platform, self.prod, &[]) {
-            // A command of the abandoned batch was refused: its caller was told of the failure already.
-            Err(Error::CommandRefused { .. }) if self.is_empty(platform) => Ok(()),
-            other => other,
-        }
-    }
-
-    fn is_empty<P: Platform>(&self, platform: &mut P) -> bool {
-        let cons = platform.read32(offset::CMDQ_CONS);
-        CMDQ_CONS::RD.read(cons) & self.index_mask() == self.prod
-    }
-
-    /// Waits until CONS has reached PROD. `start` is the index of `batch[0]`.
-    fn wait<P: Platform>(&mut self, platform: &mut P, start: u32, batch: &[Command]) -> Result<(), Error> {
+    /// Waits until `count` commands fit. A queue that was given up has to be empty: whether its commands are refused
+    /// is no matter, their caller was told of the failure already.
+    #[cold]
+    fn make_room<P: Platform>(&mut self, platform: &mut P, count: u64) -> Result<(), Error> {
         let began = platform.now_us();
-        let mut refused = None;
         let mut errors = 0;
         loop {
             let is_late = platform.now_us().saturating_sub(began) > self.timeout_us;
-            let cons = platform.read32(offset::CMDQ_CONS);
-            let read_index = CMDQ_CONS::RD.read(cons) & self.index_mask();
-            if read_index == self.prod {
-                return refused.map_or(Ok(()), Err);
+            let refused = self.advance(platform, is_late, &mut errors)?;
+            if self.put.wrapping_add(count) <= self.limit {
+                return Ok(());
             }
-            if self.distance(read_index, self.prod) > self.entries() {
-                return Err(Error::QueueCorrupt { cons, prod: self.prod });
+            if let Some((_, reason)) = refused.filter(|_| errors > MAX_ERRORS) {
+                return Err(Error::CommandRefused { command: Command::Sync, reason });
             }
-            // ERR keeps its last value: it says something only while CMDQ_ERR is active (6.3, SMMU_CMDQ_CONS).
-            if CMDQ_CONS::ERR.read(cons) != 0 || is_late {
-                let active = Gerror::active(platform);
-                if active.contains(Gerror::CMDQ_ERR) {
-                    let reason = CommandError::from_cons(cons);
-                    let place = self.distance(start, read_index) as usize;
-                    let command = batch.get(place).copied().unwrap_or(Command::Sync);
-                    refused.get_or_insert(Error::CommandRefused { command, reason });
-                    self.counters.refused += 1;
-                    errors += 1;
-                    if errors > MAX_ERRORS {
-                        // Left halted: nothing that follows is executed, and every later wait says so.
-                        return refused.map_or(Ok(()), Err);
-                    }
-                    self.step_over(platform, read_index, reason);
-                    continue;
-                }
-            }
-            if is_late {
-                self.counters.timeouts += 1;
-                return Err(Error::QueueStuck { cons, prod: self.prod, timeout_us: self.timeout_us });
+            if refused.is_none() && is_late {
+                return Err(self.give_up());
             }
             platform.relax();
         }
     }
 
-    /// Makes the SMMU go on after an error at `index` (7.1): a bad command becomes a CMD_SYNC, a command that could
+    /// Whether everything before position `end` is complete, by one read of CONS.
+    #[inline]
+    pub(crate) fn is_done<P: Platform>(&mut self, platform: &mut P, end: u64) -> bool {
+        if self.done < end {
+            let consumed = self.consumed(platform.read32(offset::CMDQ_CONS));
+            if consumed <= self.put && !self.is_stuck {
+                self.done = consumed;
+                self.limit = consumed.wrapping_add(self.entries());
+            }
+        }
+        self.done >= end
+    }
+
+    /// As [`is_done`](Self::is_done), mending what stopped the queue. An error when it does not go on any more, or
+    /// when the caller's time is up.
+    pub(crate) fn mend<P: Platform>(&mut self, platform: &mut P, end: u64, is_late: bool) -> Result<bool, Error> {
+        let mut errors = 0;
+        while let Some((_, reason)) = self.advance(platform, is_late, &mut errors)? {
+            if errors > MAX_ERRORS {
+                return Err(Error::CommandRefused { command: Command::Sync, reason });
+            }
+        }
+        if self.done < end && is_late {
+            return Err(self.give_up());
+        }
+        Ok(self.done >= end)
+    }
+
+    /// The position that CONS tells; past `put` when it tells nonsense.
+    #[inline]
+    fn consumed(&self, cons: u32) -> u64 {
+        let ahead = cons.wrapping_sub(self.register(self.done)) & ((2 << self.log2) - 1);
+        self.done.wrapping_add(u64::from(ahead))
+    }
+
+    /// Waits until everything before position `end` is complete. `start` is the position of `batch[0]`; without a
+    /// batch, what is refused is told by the position alone.
+    pub(crate) fn wait<P: Platform>(
+        &mut self,
+        platform: &mut P,
+        start: u64,
+        end: u64,
+        batch: &[Command],
+    ) -> Result<(), Error> {
+        let began = platform.now_us();
+        let mut first = None;
+        let mut errors = 0;
+        loop {
+            let is_late = platform.now_us().saturating_sub(began) > self.timeout_us;
+            let refused = self.advance(platform, is_late, &mut errors)?;
+            if let Some((position, reason)) = refused {
+                let place = usize::try_from(position.wrapping_sub(start)).unwrap_or(usize::MAX);
+                let command = batch.get(place).copied().unwrap_or(Command::Sync);
+                if position >= start {
+                    first.get_or_insert(Error::CommandRefused { command, reason });
+                }
+                if errors > MAX_ERRORS {
+                    // Left halted: nothing that follows is executed, and every later wait says so.
+                    return Err(Error::CommandRefused { command, reason });
+                }
+                continue;
+            }
+            if self.done >= end {
+                let reason = CommandError::None;
+                let unsure =
+                    (start < self.suspect_below).then_some(Error::CommandRefused { command: Command::Sync, reason });
+                return first.or(unsure).map_or(Ok(()), Err);
+            }
+            if is_late {
+                return Err(self.give_up());
+            }
+            platform.relax();
+        }
+    }
+
+    /// Reads how far the SMMU is, and makes it go on after an error: which command was refused, and why. With `errors`
+    /// past their limit it is left halted.
+    fn advance<P: Platform>(
+        &mut self,
+        platform: &mut P,
+        is_late: bool,
+        errors: &mut u32,
+    ) -> Result<Option<(u64, CommandError)>, Error> {
+        let cons = platform.read32(offset::CMDQ_CONS);
+        let consumed = self.consumed(cons);
+        if consumed > self.put {
+            return Err(Error::QueueCorrupt { cons, prod: self.register(self.put) });
+        }
+        self.done = consumed;
+        self.is_stuck &= consumed != self.put;
+        if !self.is_stuck {
+            self.limit = consumed.wrapping_add(self.entries());
+        }
+        // ERR keeps its last value: it says something only while CMDQ_ERR is active (6.3, SMMU_CMDQ_CONS).
+        if consumed != self.put
+            && (CMDQ_CONS::ERR.read(cons) != 0 || is_late)
+            && Gerror::active(platform).contains(Gerror::CMDQ_ERR)
+        {
+            let reason = CommandError::from_cons(cons);
+            self.suspect_below = consumed.wrapping_add(1);
+            self.counters.refused += 1;
+            *errors += 1;
+            if *errors <= MAX_ERRORS {
+                self.step_over(platform, consumed, reason);
+            }
+            return Ok(Some((consumed, reason)));
+        }
+        Ok(None)
+    }
+
+    fn give_up(&mut self) -> Error {
+        self.counters.timeouts += 1;
+        self.is_stuck = true;
+        self.limit = self.put;
+        let (cons, prod) = (self.register(self.done), self.register(self.put));
+        Error::QueueStuck { cons, prod, timeout_us: self.timeout_us }
+    }
+
+    /// Makes the SMMU go on after an error at `position` (7.1): a bad command becomes a CMD_SYNC, a command that could
     /// not be read is tried again, and the error is acknowledged.
-    fn step_over<P: Platform>(&self, platform: &mut P, index: u32, reason: CommandError) {
+    fn step_over<P: Platform>(&self, platform: &mut P, position: u64, reason: CommandError) {
         if reason != CommandError::Abort && reason != CommandError::AtcInvSync {
-            self.write_slot(platform, index, Command::Sync);
+            self.write_words(platform, self.slot(position), Command::Sync.encode());
         }
         platform.barrier();
         Gerror::acknowledge(platform, Gerror::CMDQ_ERR);
+    }
+
+    /// One past the last command that was refused.
+    pub(crate) const fn suspect_below(&self) -> u64 {
+        self.suspect_below
+    }
+
+    /// Commands that were seen to be consumed.
+    pub(crate) const fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// The bound of a wait in microseconds.
+    pub(crate) const fn timeout_us(&self) -> u64 {
+        self.timeout_us
     }
 }
 

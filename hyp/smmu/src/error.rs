@@ -41,6 +41,12 @@ pub enum Error {
         /// CMDQ_CONS.ERR.
         reason: CommandError,
     },
+    /// A command was refused between a flush's submission and the proof of its completion: it may be one of its own.
+    #[error("a flush of vmid {} is not relied upon: the smmu refused a command", vmid.as_u16())]
+    FlushUnsure {
+        /// Whose translations were to be flushed.
+        vmid: Vmid,
+    },
     /// CMDQ_CONS holds an index outside what was submitted: the SMMU is not to be trusted any more.
     #[error("CMDQ_CONS {cons:#x} is outside what was submitted (PROD {prod:#x})")]
     QueueCorrupt {

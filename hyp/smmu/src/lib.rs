@@ -24,6 +24,7 @@ mod registers;
 pub mod smmu;
 pub mod ste;
 mod stream_table;
+pub mod ticket;
 mod wait;
 
 pub use budget::{FaultBudget, Verdict};
@@ -32,4 +33,5 @@ pub use event::{Event, Reason};
 pub use features::{FeatureError, Features};
 pub use gerror::GerrorReport;
 pub use platform::Platform;
-pub use smmu::{Config, Counters, Flushed, Polled, Smmu, StreamInfo, StreamState, panic_abort};
+pub use smmu::{Config, Counters, Flushed, Polled, Smmu, StreamInfo, StreamState, VmidCounters, panic_abort};
+pub use ticket::{Invalidation, Mark, Progress, Synced, Ticket};

@@ -1,6 +1,7 @@
 //! One physical SMMU: what it is asked to do, and what it says.
 
 mod events;
+mod flush;
 mod streams;
 mod take_over;
 mod writer;
@@ -8,9 +9,12 @@ mod writer;
 use bulkhead_core::{
     ids::{SmmuId, StreamId, Vmid},
     stage2::S2Config,
+    vplat::VMS_MAX,
 };
 use heapless::Vec;
 
+use self::flush::Last;
+pub use self::flush::VmidCounters;
 pub use self::take_over::panic_abort;
 use crate::{
     budget::FaultBudget,
@@ -20,6 +24,7 @@ use crate::{
     features::Features,
     platform::Platform,
     stream_table::StreamTable,
+    ticket::Progress,
 };
 
 /// Streams that can be attached to one SMMU at a time.
@@ -185,6 +190,11 @@ pub struct Smmu<P> {
     /// Shared by every stream that has no owner.
     stray_budget: FaultBudget,
     counters: Counters,
+    /// Flushes of the VMIDs 1 to [`VMS_MAX`]; the first place is for any other.
+    vmids: [VmidCounters; VMS_MAX + 1],
+    /// The last flush that was submitted.
+    last: Last,
+    progress: Option<&'static Progress>,
 }
 
 impl<P: Platform> Smmu<P> {
@@ -200,7 +210,12 @@ impl<P: Platform> Smmu<P> {
 
     /// What has been counted since take-over.
     pub fn counters(&self) -> Counters {
-        Counters { commands: self.cmdq.counters, ..self.counters }
+        let mut commands = self.cmdq.counters;
+        for flushes in &self.vmids {
+            commands.tlb += flushes.commands();
+            commands.syncs += flushes.syncs;
+        }
+        Counters { commands, ..self.counters }
     }
 
     /// Every stream that has an owner, in the order of attachment.

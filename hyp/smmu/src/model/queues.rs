@@ -128,6 +128,7 @@ impl State {
                 check(has_ranges || (tg, ttl, num, scale) == (0, 0, 0, 0))?;
                 // TG = 0: no range, and the other fields are RES0 (4.4.1.1). TG for 4 KiB alone is modelled.
                 let is_range = tg == 1;
+                check(!is_range || (ttl, num, scale) != (0, 0, 0))?;
                 check(is_range || (tg, ttl, num, scale) == (0, 0, 0, 0))?;
                 vmid_check()?;
                 let start = high & 0x000f_ffff_ffff_f000;

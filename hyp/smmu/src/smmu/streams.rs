@@ -196,7 +196,7 @@ impl<P: Platform> Smmu<P> {
 
     /// A flush of `vmid` did not finish: its streams are stopped as far as memory goes, and kept until a detach
     /// succeeds (rule 5).
-    fn quarantine_vmid(&mut self, vmid: Vmid) {
+    pub(super) fn quarantine_vmid(&mut self, vmid: Vmid) {
         for index in 0..self.streams.len() {
             let Some(known) = self.streams.get_mut(index).filter(|known| known.s2.vmid == vmid) else {
                 continue;

@@ -3,7 +3,7 @@
 use bulkhead_core::ids::SmmuId;
 use heapless::Vec;
 
-use super::{Config, Counters, Smmu};
+use super::{Config, Counters, Smmu, flush::Last};
 use crate::{
     cmdq::Cmdq,
     command::{COMMAND_BYTES, Command},
@@ -49,6 +49,9 @@ impl<P: Platform> Smmu<P> {
                 streams: Vec::new(),
                 stray_budget: config.budget(),
                 counters: Counters::default(),
+                vmids: Default::default(),
+                last: Last::default(),
+                progress: None,
             }),
             Err(error) => {
                 // The first error is the one to tell; that the SMMU does not obey either adds nothing to it.

@@ -5,6 +5,7 @@ mod failures;
 mod random;
 mod streams;
 mod take_over;
+mod tickets;
 
 use std::vec::Vec;
 
