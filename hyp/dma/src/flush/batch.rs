@@ -295,7 +295,7 @@ impl Work<'_> {
     }
 
     /// The commands, in order.
-    pub fn commands(&self) -> impl Iterator<Item = Command> + '_ {
+    pub fn commands(&self) -> impl Iterator<Item = Command> + Clone + '_ {
         let runs = self.each_run();
         let (pages, ranges) = (self.scope == Scope::Pages, self.scope == Scope::Runs);
         let pages = runs.clone().filter(move |_| pages).flat_map(|run| run.first..run.end);
