@@ -69,6 +69,12 @@ impl QemuLine {
         self.option("-serial", "stdio").option("-monitor", "none").argument("-no-reboot")
     }
 
+    /// Virtual time by instructions: 2 ns each, and none while every CPU sleeps, but up to the next timer.
+    pub fn exact(&mut self) -> &mut Self {
+        self.option("-icount", "shift=1,sleep=off").option("-seed", "1");
+        self.option("-rtc", "base=2024-01-01T00:00:00,clock=vm")
+    }
+
     /// The NICs of the default bundle on one wire, with QEMU's user network (10.0.2.2) as the third station.
     ///
     /// The user network takes every IPv4 connection on the wire for its own, so the guests reach each other by IPv6.
@@ -76,8 +82,7 @@ impl QemuLine {
         self.hub_port("alpha").hub_port("beta");
         self.option("-netdev", "user,id=outside,ipv6=off")
             .option("-netdev", "hubport,id=port-outside,hubid=0,netdev=outside");
-        self.e1000e("alpha", 2)
-            .option("-device", &format!("{VIRTIO_NET},netdev=beta,addr=3.0,romfile=,mac=52:54:00:00:00:03"))
+        self.e1000e("alpha", 2).virtio_net("beta", 3)
     }
 
     /// A port of the one hub.
@@ -90,6 +95,14 @@ impl QemuLine {
         self.option(
             "-device",
             &format!("e1000e,netdev={netdev},addr={slot:x}.0,romfile=,mac=52:54:00:00:00:{slot:02x}"),
+        )
+    }
+
+    /// A virtio NIC behind the SMMU in `slot`, on the network `netdev`.
+    pub fn virtio_net(&mut self, netdev: &str, slot: u8) -> &mut Self {
+        self.option(
+            "-device",
+            &format!("{VIRTIO_NET},netdev={netdev},addr={slot:x}.0,romfile=,mac=52:54:00:00:00:{slot:02x}"),
         )
     }
 

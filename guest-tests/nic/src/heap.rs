@@ -8,6 +8,8 @@ use core::{
 
 use bulkhead_guest_tests::params;
 
+/// Of every block at least: copies then go by words.
+const ALIGN: usize = 64;
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -30,7 +32,7 @@ pub fn init() {
 // SAFETY: each block is cut once from memory that `params::scratch` keeps free of Rust objects.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let start = self.next.load(Ordering::Relaxed).next_multiple_of(layout.align());
+        let start = self.next.load(Ordering::Relaxed).next_multiple_of(layout.align().max(ALIGN));
         let end = start.saturating_add(layout.size());
         if end > self.end.load(Ordering::Relaxed) {
             return ptr::null_mut();

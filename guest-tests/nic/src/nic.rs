@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use bulkhead_guest_tests::{
     cpu,
     gic::{self, Bank},
-    sysreg::{ICC_EOIR1_EL1, ICC_IAR1_EL1},
+    sysreg::{CNTFRQ_EL0, CNTVCT_EL0, ICC_EOIR1_EL1, ICC_IAR1_EL1},
 };
 use virtio_drivers::{
     queue::VirtQueue,
@@ -72,6 +72,8 @@ pub struct Nic<D: Dma> {
     intid: u32,
     mac: [u8; 6],
     sleeps: u64,
+    /// Ticks of the virtual counter that passed in sleep.
+    asleep_ticks: u64,
     /// What comes in.
     pub receive: Receive<D::Map>,
     /// What goes out.
@@ -88,12 +90,18 @@ impl<D: Dma> Nic<D> {
         transport.finish_init();
         gic::set_edge(intid, false);
         gic::set(intid, Bank::Enable);
-        Self { dma, transport, intid, mac, sleeps: 0, receive, transmit }
+        Self { dma, transport, intid, mac, sleeps: 0, asleep_ticks: 0, receive, transmit }
     }
 
     /// The device's MAC address.
     pub fn mac(&self) -> [u8; 6] {
         self.mac
+    }
+
+    /// Microseconds that this program has been awake, by the virtual counter: how long the peer takes is not its time,
+    /// and where virtual time follows instructions, it jumps while every CPU sleeps.
+    pub fn awake_us(&self) -> u64 {
+        (CNTVCT_EL0.read() - self.asleep_ticks) * 1000 / (CNTFRQ_EL0.read() / 1000)
     }
 
     /// Loads and unloads so far.
@@ -127,8 +135,10 @@ impl<D: Dma> Nic<D> {
         cpu::dsb();
         if !self.receive.has_used() && !self.transmit.is_worth_a_turn() {
             self.sleeps += 1;
+            let start = CNTVCT_EL0.read();
             // Interrupts are masked: this returns with the interrupt pending.
             cpu::wfi();
+            self.asleep_ticks += CNTVCT_EL0.read() - start;
         }
         self.receive.interrupt_on_use(false);
         self.transmit.interrupt_on_use(false);

@@ -59,8 +59,7 @@ impl Guest {
         let mut line = QemuLine::virt(&format!("{machine}{randomness}"), self.cpus, memory);
         line.headless();
         if self.is_exact {
-            line.option("-icount", "shift=1,sleep=off").option("-seed", "1");
-            line.option("-rtc", "base=2024-01-01T00:00:00,clock=vm");
+            line.exact();
         }
         for slot in SLOTS.into_iter().take(self.nics) {
             let port = format!("port{slot}");
@@ -142,7 +141,8 @@ pub fn exits(machine: &Machine) -> Result<BTreeMap<String, f64>> {
     Ok(parse_counts(counts))
 }
 
-fn parse_counts(text: &str) -> BTreeMap<String, f64> {
+/// The pairs `name=number` of a line.
+pub fn parse_counts(text: &str) -> BTreeMap<String, f64> {
     let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
     pairs.filter_map(|(name, count)| Some((name.to_owned(), count.parse().ok()?))).collect()
 }
