@@ -10,6 +10,7 @@
 extern crate std;
 
 pub mod flush;
+pub mod iova;
 pub mod retire;
 pub mod space;
 
