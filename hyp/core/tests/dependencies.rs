@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Its tests run against the hypervisor's own decoder.
     ("bulkhead-bus-dma", &["bulkhead-abi", "bulkhead-core", "bulkhead-vdev"]),
     ("bulkhead-guest-tests", &["bulkhead-abi", "bulkhead-bus-dma", "bulkhead-core"]),
+    ("bulkhead-guest-nic", &["bulkhead-abi", "bulkhead-bus-dma", "bulkhead-core", "bulkhead-guest-tests"]),
     ("bulkhead-tools", &["bulkhead-abi", "bulkhead-core", "bulkhead-dma", "bulkhead-smmu", "bulkhead-vdev"]),
 ];
 
