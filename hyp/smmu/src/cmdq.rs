@@ -69,7 +69,10 @@ pub struct CommandCounters {
 /// The producer's side of the command queue. Positions are counted from take-over and never wrap.
 pub(crate) struct Cmdq {
     base: PhysAddr,
-    log2: u8,
+    /// Mask of an offset into the queue, in bytes.
+    offset_mask: u64,
+    /// Mask of an index with its wrap bit, as PROD and CONS have it.
+    index_mask: u32,
     is_coherent: bool,
     /// A wait ran out of time: the queue has to be seen empty before anything else is put in.
     is_stuck: bool,
@@ -94,7 +97,8 @@ impl Cmdq {
     pub(crate) fn new(base: PhysAddr, log2: u8, is_coherent: bool, timeout_us: u64) -> Self {
         Self {
             base,
-            log2,
+            offset_mask: (COMMAND_BYTES << log2) - 1,
+            index_mask: (2 << log2) - 1,
             is_coherent,
             is_stuck: false,
             put: 0,
@@ -106,22 +110,23 @@ impl Cmdq {
         }
     }
 
+    #[inline]
     const fn entries(&self) -> u64 {
-        1 << self.log2
+        (self.offset_mask / COMMAND_BYTES) + 1
     }
 
     /// A position as PROD and CONS have it: the index with its wrap bit above.
     #[inline]
     const fn register(&self, position: u64) -> u32 {
-        // A queue has at most 2^19 commands.
-        let [a, b, c, d, ..] = (position & ((2 << self.log2) - 1)).to_le_bytes();
-        u32::from_le_bytes([a, b, c, d])
+        let [a, b, c, d, ..] = position.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d]) & self.index_mask
     }
 
     #[inline]
     fn slot(&self, position: u64) -> PhysAddr {
-        // The queue was allocated whole: no address of it is past 2^64.
-        PhysAddr::new(self.base.as_u64() | ((position & (self.entries() - 1)) * COMMAND_BYTES))
+        const SHIFT: u32 = COMMAND_BYTES.trailing_zeros();
+        // The queue is aligned to its size.
+        PhysAddr::new(self.base.as_u64() | (position.wrapping_shl(SHIFT) & self.offset_mask))
     }
 
     /// Position of the next command.
@@ -178,7 +183,7 @@ impl Cmdq {
 
     /// Commands that one CMD_SYNC can follow.
     pub(crate) const fn capacity(&self) -> usize {
-        (1 << self.log2) - 1
+        (self.index_mask >> 1) as usize
     }
 
     /// Sends `commands` and one CMD_SYNC, then waits until the SMMU has completed them all.
@@ -214,7 +219,7 @@ impl Cmdq {
     #[inline]
     fn write_words<P: Platform>(&self, platform: &mut P, slot: PhysAddr, [low, high]: [u64; 2]) {
         platform.write_memory(slot, low);
-        platform.write_memory(PhysAddr::new(slot.as_u64() | 8), high);
+        platform.write_memory(PhysAddr::new(slot.as_u64().wrapping_add(8)), high);
         if !self.is_coherent {
             platform.clean(slot, COMMAND_BYTES);
         }
@@ -242,21 +247,19 @@ impl Cmdq {
         }
     }
 
-    /// Whether everything before position `end` is complete, by one read of CONS.
+    /// Whether everything that was put in is complete, by one read of CONS, and no command was ever refused.
     #[inline]
-    pub(crate) fn is_done<P: Platform>(&mut self, platform: &mut P, end: u64) -> bool {
-        if self.done < end {
-            let consumed = self.consumed(platform.read32(offset::CMDQ_CONS));
-            if consumed <= self.put && !self.is_stuck {
-                self.done = consumed;
-                self.limit = consumed.wrapping_add(self.entries());
-            }
+    pub(crate) fn is_drained<P: Platform>(&mut self, platform: &mut P) -> bool {
+        let cons = platform.read32(offset::CMDQ_CONS);
+        if (cons ^ self.register(self.put)) & self.index_mask != 0 || self.suspect_below != 0 {
+            return false;
         }
-        self.done >= end
+        self.done = self.put;
+        true
     }
 
-    /// As [`is_done`](Self::is_done), mending what stopped the queue. An error when it does not go on any more, or
-    /// when the caller's time is up.
+    /// Whether everything before position `end` is complete, mending what stopped the queue. An error when it does not
+    /// go on any more, or when the caller's time is up.
     pub(crate) fn mend<P: Platform>(&mut self, platform: &mut P, end: u64, is_late: bool) -> Result<bool, Error> {
         let mut errors = 0;
         while let Some((_, reason)) = self.advance(platform, is_late, &mut errors)? {
@@ -273,7 +276,7 @@ impl Cmdq {
     /// The position that CONS tells; past `put` when it tells nonsense.
     #[inline]
     fn consumed(&self, cons: u32) -> u64 {
-        let ahead = cons.wrapping_sub(self.register(self.done)) & ((2 << self.log2) - 1);
+        let ahead = cons.wrapping_sub(self.register(self.done)) & self.index_mask;
         self.done.wrapping_add(u64::from(ahead))
     }
 

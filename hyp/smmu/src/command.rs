@@ -72,7 +72,7 @@ impl Command {
     const OP_CFGI_STE: u64 = 0x03;
     const OP_CFGI_ALL: u64 = 0x04;
     const OP_TLBI_EL2_ALL: u64 = 0x20;
-    const OP_TLBI_S12_VMALL: u64 = 0x28;
+    pub(crate) const OP_TLBI_S12_VMALL: u64 = 0x28;
     const OP_TLBI_S2_IPA: u64 = 0x2a;
     const OP_TLBI_NSNH_ALL: u64 = 0x30;
     const OP_SYNC: u64 = 0x46;
@@ -81,7 +81,7 @@ impl Command {
     const RANGE_ALL: u64 = 31;
     /// TG of the 4 KiB granule in a range command (4.4.1.1).
     const TG_4K: u64 = 0b01 << 10;
-    const IPA_MASK: u64 = 0x000f_ffff_ffff_f000;
+    pub(crate) const IPA_MASK: u64 = 0x000f_ffff_ffff_f000;
 
     /// The two 64-bit words of the command, the lower first.
     pub const fn encode(self) -> [u64; 2] {

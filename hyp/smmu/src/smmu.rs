@@ -9,12 +9,11 @@ mod writer;
 use bulkhead_core::{
     ids::{SmmuId, StreamId, Vmid},
     stage2::S2Config,
-    vplat::VMS_MAX,
 };
 use heapless::Vec;
 
-use self::flush::Last;
 pub use self::flush::VmidCounters;
+use self::flush::{Last, Tallies, Tally};
 pub use self::take_over::panic_abort;
 use crate::{
     budget::FaultBudget,
@@ -190,8 +189,7 @@ pub struct Smmu<P> {
     /// Shared by every stream that has no owner.
     stray_budget: FaultBudget,
     counters: Counters,
-    /// Flushes of the VMIDs 1 to [`VMS_MAX`]; the first place is for any other.
-    vmids: [VmidCounters; VMS_MAX + 1],
+    tallies: Tallies,
     /// The last flush that was submitted.
     last: Last,
     progress: Option<&'static Progress>,
@@ -211,7 +209,7 @@ impl<P: Platform> Smmu<P> {
     /// What has been counted since take-over.
     pub fn counters(&self) -> Counters {
         let mut commands = self.cmdq.counters;
-        for flushes in &self.vmids {
+        for flushes in self.tallies.iter().map(Tally::counters) {
             commands.tlb += flushes.commands();
             commands.syncs += flushes.syncs;
         }

@@ -37,18 +37,26 @@ pub enum Invalidation {
 impl Invalidation {
     /// The command for it, on an SMMU with range commands or without.
     #[inline]
-    pub(crate) const fn command(self, vmid: Vmid, has_ranges: bool) -> Command {
+    pub(crate) const fn command(self, vmid: Vmid, has_ranges: bool) -> (Command, Kind) {
         match self {
             // NUM, SCALE and TTL all zero with TG is reserved (4.4.1.1).
             Self::Page { ipa, is_leaf } | Self::Range { ipa, num: 0, scale: 0, is_leaf } => {
-                Command::TlbiS2Ipa { vmid, ipa, is_leaf }
+                (Command::TlbiS2Ipa { vmid, ipa, is_leaf }, Kind::Page)
             }
             Self::Range { ipa, num, scale, is_leaf } if has_ranges => {
-                Command::TlbiS2IpaRange { vmid, ipa, num, scale, is_leaf }
+                (Command::TlbiS2IpaRange { vmid, ipa, num, scale, is_leaf }, Kind::Range)
             }
-            Self::Range { .. } | Self::Context => Command::TlbiS12Vmall { vmid },
+            Self::Range { .. } | Self::Context => (Command::TlbiS12Vmall { vmid }, Kind::Context),
         }
     }
+}
+
+/// An invalidation as sent: its place among a VMID's counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Page = 0,
+    Range = 1,
+    Context = 2,
 }
 
 /// A flush that was submitted. To be redeemed for its [`Synced`]; dropped, what it flushes stays unproven.
@@ -104,14 +112,14 @@ impl Mark {
 #[derive(Debug, Default)]
 pub struct Progress {
     submitted: AtomicU64,
+    /// Stands still once a command was refused: what is complete from then on, the driver tells.
     completed: AtomicU64,
-    suspect_below: AtomicU64,
 }
 
 impl Progress {
     /// Of a queue that was never used.
     pub const fn new() -> Self {
-        Self { submitted: AtomicU64::new(0), completed: AtomicU64::new(0), suspect_below: AtomicU64::new(0) }
+        Self { submitted: AtomicU64::new(0), completed: AtomicU64::new(0) }
     }
 
     /// To be taken after the stores to the tables and a barrier that orders them before this load (`dmb ish`, or the
@@ -127,9 +135,7 @@ impl Progress {
     /// The proof, if another CPU has seen the ticket's SYNC complete.
     #[inline]
     pub fn redeem(&self, ticket: &Ticket) -> Option<Synced> {
-        let is_done = self.completed.load(Ordering::Acquire) >= ticket.end;
-        let is_sure = ticket.start >= self.suspect_below.load(Ordering::Relaxed);
-        (is_done && is_sure).then_some(Synced::new(ticket))
+        (self.completed.load(Ordering::Acquire) >= ticket.end).then_some(Synced::new(ticket))
     }
 
     #[inline]
@@ -137,10 +143,8 @@ impl Progress {
         self.submitted.store(position, Ordering::Release);
     }
 
-    /// What is suspect comes first: who sees the completion sees it too.
     #[inline]
-    pub(crate) fn note_completed(&self, position: u64, suspect_below: u64) {
-        self.suspect_below.store(suspect_below, Ordering::Relaxed);
+    pub(crate) fn note_completed(&self, position: u64) {
         self.completed.store(position, Ordering::Release);
     }
 }

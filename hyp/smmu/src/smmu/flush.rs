@@ -1,6 +1,6 @@
 //! Flushes: submitted with one write of PROD, waited for by ticket, shared by those who come late.
 
-use bulkhead_core::{addr::PAGE_SIZE, ids::Vmid};
+use bulkhead_core::{addr::PAGE_SIZE, ids::Vmid, vplat::VMS_MAX};
 
 use super::Smmu;
 use crate::{
@@ -30,68 +30,76 @@ impl VmidCounters {
     pub const fn commands(&self) -> u64 {
         self.pages + self.ranges + self.contexts
     }
+}
 
-    #[inline]
-    const fn note(&mut self, command: Command) {
-        let kind = match command {
-            Command::TlbiS2Ipa { .. } => &mut self.pages,
-            Command::TlbiS2IpaRange { .. } => &mut self.ranges,
-            _ => &mut self.contexts,
-        };
-        *kind = kind.wrapping_add(1);
+/// What is counted of one VMID: one store for a flush of one command.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    /// Flushes of one command, by its [`Kind`].
+    single: [u64; 3],
+    /// Commands of the others, and their CMD_SYNCs.
+    several: [u64; 3],
+    syncs: u64,
+    rides: u64,
+}
+
+impl Tally {
+    pub(super) fn counters(&self) -> VmidCounters {
+        let [pages, ranges, contexts] = [0, 1, 2].map(|kind| self.single[kind] + self.several[kind]);
+        let syncs = self.single.iter().sum::<u64>() + self.syncs;
+        VmidCounters { pages, ranges, contexts, syncs, rides: self.rides }
     }
 }
 
-/// The last flush that was submitted, for those that may ride on it.
-#[derive(Clone, Copy, Debug)]
+/// Tallies of the VMIDs from 1; the first place is for any that has no other.
+pub(super) type Tallies = [Tally; VMS_MAX + 1];
+
+#[inline]
+fn tally_of(tallies: &mut Tallies, vmid: Vmid) -> &mut Tally {
+    let index = usize::from(vmid.as_u16());
+    &mut tallies[if index <= VMS_MAX { index } else { 0 }]
+}
+
+/// The last flush that was submitted, for those that may ride on it: its command as encoded, which is all that the
+/// submission has at hand.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Last {
-    command: Command,
-    /// Position of the command; the flush ends after the CMD_SYNC behind it.
+    words: [u64; 2],
+    /// Position of the command; the flush ends after the CMD_SYNC behind it. Zero, the first that take-over sent, is
+    /// no flush.
     start: u64,
 }
 
-impl Default for Last {
-    /// Covers nothing.
-    fn default() -> Self {
-        Self { command: Command::Sync, start: 0 }
+/// First address and one past the last of a flush by the command of these words, all of one VMID.
+fn extent([low, high]: [u64; 2]) -> (u64, u64) {
+    if low & 0xff == Command::OP_TLBI_S12_VMALL {
+        return (0, u64::MAX);
     }
-}
-
-/// The addresses of a flush: VMID, first, one past the last, and whether tables may stay cached.
-const fn extent(command: Command) -> Option<(Vmid, u64, u64, bool)> {
-    match command {
-        Command::TlbiS12Vmall { vmid } => Some((vmid, 0, u64::MAX, false)),
-        Command::TlbiS2Ipa { vmid, ipa, is_leaf } => {
-            let start = ipa.align_down(PAGE_SIZE).as_u64();
-            Some((vmid, start, start.saturating_add(PAGE_SIZE), is_leaf))
-        }
-        Command::TlbiS2IpaRange { vmid, ipa, num, scale, is_leaf } => {
-            let bytes = ((num as u64 + 1) << scale).saturating_mul(PAGE_SIZE);
-            let start = ipa.align_down(PAGE_SIZE).as_u64();
-            Some((vmid, start, start.saturating_add(bytes), is_leaf))
-        }
-        _ => None,
-    }
+    let start = high & Command::IPA_MASK;
+    // Without a range both fields are zero: one page.
+    let pages = ((low >> 12 & 31) + 1) << (low >> 20 & 31);
+    (start, start.saturating_add(pages.saturating_mul(PAGE_SIZE)))
 }
 
 /// Whether a flush by `one` does what `other` asks for.
-fn does_cover(one: Command, other: Command) -> bool {
-    let (Some(one), Some(other)) = (extent(one), extent(other)) else { return false };
-    let (same, is_whole) = (one.0 == other.0, one.1 <= other.1 && other.2 <= one.2);
-    same && is_whole && (!one.3 || other.3)
+fn does_cover(one: [u64; 2], other: [u64; 2]) -> bool {
+    let vmid = |words: [u64; 2]| words[0] >> 32;
+    // CMD_TLBI_S12_VMALL has the bit as zero: tables do not stay.
+    let is_leaf = |words: [u64; 2]| words[1] & 1 != 0;
+    let (mine, wanted) = (extent(one), extent(other));
+    vmid(one) == vmid(other) && mine.0 <= wanted.0 && wanted.1 <= mine.1 && (!is_leaf(one) || is_leaf(other))
 }
 
 impl<P: Platform> Smmu<P> {
     /// Lets CPUs that do not hold the driver's lock see how far the queue is.
     pub fn share(&mut self, progress: &'static Progress) {
         progress.note_submitted(self.cmdq.position());
-        progress.note_completed(self.cmdq.done(), self.cmdq.suspect_below());
         self.progress = Some(progress);
     }
 
     /// Flushes of `vmid` so far.
     pub fn vmid_counters(&self, vmid: Vmid) -> VmidCounters {
-        self.vmids.get(usize::from(vmid.as_u16())).or(self.vmids.first()).copied().unwrap_or_default()
+        self.tallies.get(usize::from(vmid.as_u16())).or(self.tallies.first()).map(Tally::counters).unwrap_or_default()
     }
 
     /// Sends one invalidation and its CMD_SYNC by one write of PROD, and waits for nothing but room in the queue.
@@ -101,9 +109,10 @@ impl<P: Platform> Smmu<P> {
     /// is sent, the ticket is for its SYNC. After an error the streams of `vmid` are quarantined.
     #[inline]
     pub fn submit(&mut self, vmid: Vmid, what: Invalidation, mark: Mark) -> Result<Ticket, Error> {
-        let command = what.command(vmid, self.features.has_range_invalidation);
+        let (command, kind) = what.command(vmid, self.features.has_range_invalidation);
+        let words = command.encode();
         if mark.0 <= self.last.start
-            && let Some(ticket) = self.ride(vmid, command)
+            && let Some(ticket) = self.ride(vmid, words)
         {
             return Ok(ticket);
         }
@@ -113,15 +122,14 @@ impl<P: Platform> Smmu<P> {
                 progress.note_submitted(position);
             }
         };
-        if let Err(error) = self.cmdq.send(&mut self.platform, command.encode(), tell) {
+        if let Err(error) = self.cmdq.send(&mut self.platform, words, tell) {
             return Err(self.fail(vmid, error));
         }
         let end = self.cmdq.position();
         let start = end.wrapping_sub(2);
-        self.last = Last { command, start };
-        let counters = Self::counters_of(&mut self.vmids, vmid);
-        counters.note(command);
-        counters.syncs = counters.syncs.wrapping_add(1);
+        self.last = Last { words, start };
+        let count = &mut tally_of(&mut self.tallies, vmid).single[kind as usize];
+        *count = count.wrapping_add(1);
         Ok(Ticket { smmu: self.id, vmid, start, end, since_us: None })
     }
 
@@ -136,20 +144,22 @@ impl<P: Platform> Smmu<P> {
             return self.submit(vmid, Invalidation::Context, Mark::NEVER);
         }
         let has_ranges = self.features.has_range_invalidation;
-        let commands = what.map(|what| what.command(vmid, has_ranges));
-        let counters = Self::counters_of(&mut self.vmids, vmid);
-        let noted = commands.inspect(|command| counters.note(*command));
+        let tally = tally_of(&mut self.tallies, vmid);
+        let commands = what.map(|what| {
+            let (command, kind) = what.command(vmid, has_ranges);
+            tally.several[kind as usize] += 1;
+            command
+        });
         let progress = self.progress;
         let tell = |position| {
             if let Some(progress) = progress {
                 progress.note_submitted(position);
             }
         };
-        match self.cmdq.send_all(&mut self.platform, noted, tell) {
+        match self.cmdq.send_all(&mut self.platform, commands, tell) {
             Ok(start) => {
                 let end = self.cmdq.position();
-                let counters = Self::counters_of(&mut self.vmids, vmid);
-                counters.syncs = counters.syncs.wrapping_add(1);
+                tally_of(&mut self.tallies, vmid).syncs += 1;
                 Ok(Ticket { smmu: self.id, vmid, start, end, since_us: None })
             }
             Err(error) => Err(self.fail(vmid, error)),
@@ -161,10 +171,13 @@ impl<P: Platform> Smmu<P> {
     /// up the answer is an error, and the streams of its VMID are quarantined.
     #[inline]
     pub fn poll(&mut self, ticket: &mut Ticket) -> Result<Option<Synced>, Error> {
-        if self.cmdq.is_done(&mut self.platform, ticket.end) {
-            return self.redeem(ticket).map(Some);
+        if ticket.smmu != self.id || !self.cmdq.is_drained(&mut self.platform) {
+            return self.poll_slowly(ticket);
         }
-        self.poll_slowly(ticket)
+        if let Some(progress) = self.progress {
+            progress.note_completed(self.cmdq.done());
+        }
+        Ok(Some(Synced::new(ticket)))
     }
 
     /// Polls until the ticket's SYNC is complete or its time is up, holding the driver all the while.
@@ -184,33 +197,26 @@ impl<P: Platform> Smmu<P> {
         let since_us = *ticket.since_us.get_or_insert(now_us);
         let is_late = now_us.saturating_sub(since_us) > self.cmdq.timeout_us();
         match self.cmdq.mend(&mut self.platform, ticket.end, is_late) {
-            Ok(true) => self.redeem(ticket).map(Some),
+            Ok(true) if ticket.start >= self.cmdq.suspect_below() && ticket.smmu == self.id => {
+                if let Some(progress) = self.progress.filter(|_| self.cmdq.suspect_below() == 0) {
+                    progress.note_completed(self.cmdq.done());
+                }
+                Ok(Some(Synced::new(ticket)))
+            }
+            Ok(true) => Err(self.fail(ticket.vmid, Error::FlushUnsure { vmid: ticket.vmid })),
             Ok(false) => Ok(None),
             Err(error) => Err(self.fail(ticket.vmid, error)),
         }
     }
 
-    #[inline]
-    fn redeem(&mut self, ticket: &Ticket) -> Result<Synced, Error> {
-        let suspect_below = self.cmdq.suspect_below();
-        if let Some(progress) = self.progress {
-            progress.note_completed(self.cmdq.done(), suspect_below);
-        }
-        if ticket.start < suspect_below || ticket.smmu != self.id {
-            return Err(self.fail(ticket.vmid, Error::FlushUnsure { vmid: ticket.vmid }));
-        }
-        Ok(Synced::new(ticket))
-    }
-
     /// A ticket for the last flush, if it does what `command` asks for.
     #[cold]
-    fn ride(&mut self, vmid: Vmid, command: Command) -> Option<Ticket> {
-        let Last { command: sent, start } = self.last;
-        if !does_cover(sent, command) || start < self.cmdq.suspect_below() {
+    fn ride(&mut self, vmid: Vmid, words: [u64; 2]) -> Option<Ticket> {
+        let Last { words: sent, start } = self.last;
+        if start == 0 || start < self.cmdq.suspect_below() || !does_cover(sent, words) {
             return None;
         }
-        let counters = Self::counters_of(&mut self.vmids, vmid);
-        counters.rides = counters.rides.wrapping_add(1);
+        tally_of(&mut self.tallies, vmid).rides += 1;
         Some(Ticket { smmu: self.id, vmid, start, end: start.wrapping_add(2), since_us: None })
     }
 
@@ -218,11 +224,5 @@ impl<P: Platform> Smmu<P> {
     fn fail(&mut self, vmid: Vmid, error: Error) -> Error {
         self.quarantine_vmid(vmid);
         error
-    }
-
-    #[inline]
-    fn counters_of(vmids: &mut [VmidCounters; super::VMS_MAX + 1], vmid: Vmid) -> &mut VmidCounters {
-        let index = usize::from(vmid.as_u16());
-        &mut vmids[if index <= super::VMS_MAX { index } else { 0 }]
     }
 }

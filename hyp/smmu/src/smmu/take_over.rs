@@ -49,7 +49,7 @@ impl<P: Platform> Smmu<P> {
                 streams: Vec::new(),
                 stray_budget: config.budget(),
                 counters: Counters::default(),
-                vmids: Default::default(),
+                tallies: Default::default(),
                 last: Last::default(),
                 progress: None,
             }),
