@@ -1,6 +1,6 @@
 //! Memory as the CPU sees it and as the SMMU sees it: caches and write buffers between the two.
 
-use std::{collections::BTreeMap, ops::Range, vec::Vec};
+use std::{boxed::Box, collections::BTreeMap, ops::Range, vec::Vec};
 
 use super::Visibility;
 
@@ -24,13 +24,38 @@ pub(super) struct Memory {
     exists: Range<u64>,
     is_coherent: bool,
     visibility: Visibility,
-    /// What the SMMU sees; a word that is not here is zero.
-    words: BTreeMap<u64, u64>,
+    /// What the SMMU sees; a word that was never written is zero.
+    words: Words,
     /// Written (and cleaned), not yet ordered by a barrier.
     unordered: BTreeMap<u64, u64>,
     /// The CPU's cache, where the SMMU is not coherent with it.
     lines: BTreeMap<u64, Line>,
     fresh: Vec<Fresh>,
+}
+
+/// A page of words, and which of them were written, a bit each.
+struct Page {
+    values: [u64; 512],
+    written: [u64; 8],
+}
+
+/// Words by address, in pages: every step of a long run goes through here.
+#[derive(Default)]
+struct Words(BTreeMap<u64, Box<Page>>);
+
+impl Words {
+    fn get(&self, at: u64) -> Option<u64> {
+        let page = self.0.get(&(at / 4096))?;
+        let word = usize::try_from(at % 4096 / 8).ok()?;
+        (page.written[word / 64] & 1 << (word % 64) != 0).then_some(page.values[word])
+    }
+
+    fn insert(&mut self, at: u64, value: u64) {
+        let Ok(word) = usize::try_from(at % 4096 / 8) else { return };
+        let page = self.0.entry(at / 4096).or_insert_with(|| Box::new(Page { values: [0; 512], written: [0; 8] }));
+        page.values[word] = value;
+        page.written[word / 64] |= 1 << (word % 64);
+    }
 }
 
 /// A line index within 0..8.
@@ -44,7 +69,7 @@ impl Memory {
             exists,
             is_coherent,
             visibility,
-            words: BTreeMap::new(),
+            words: Words::default(),
             unordered: BTreeMap::new(),
             lines: BTreeMap::new(),
             fresh: Vec::new(),
@@ -89,7 +114,7 @@ impl Memory {
     }
 
     fn below_cache(&self, at: u64) -> u64 {
-        let ordered = self.words.get(&at).copied().unwrap_or(0);
+        let ordered = self.words.get(at).unwrap_or(0);
         self.unordered.get(&at).copied().unwrap_or(ordered)
     }
 
@@ -130,7 +155,9 @@ impl Memory {
     }
 
     pub(super) fn barrier(&mut self) {
-        self.words.append(&mut self.unordered);
+        for (at, value) in core::mem::take(&mut self.unordered) {
+            self.words.insert(at, value);
+        }
         self.fresh.retain(|fresh| !fresh.is_cleaned);
     }
 
@@ -142,7 +169,7 @@ impl Memory {
         // Stores are not ordered: a pointer to fresh memory may be seen before its zeroes.
         let is_garbage = self.fresh.iter().any(|fresh| fresh.range.contains(&at));
         let default = if is_garbage { GARBAGE } else { 0 };
-        Some(self.words.get(&at).copied().unwrap_or(default))
+        Some(self.words.get(at).unwrap_or(default))
     }
 
     /// The SMMU writes. False where there is no memory.
@@ -160,7 +187,7 @@ impl Memory {
     /// Whether the SMMU is sure to see what the CPU wrote there.
     pub(super) fn is_published(&self, at: u64) -> bool {
         let is_dirty = self.lines.get(&(at / LINE_BYTES)).is_some_and(|line| line.dirty[word_of(at)]);
-        let is_fresh = self.fresh.iter().any(|fresh| fresh.range.contains(&at)) && !self.words.contains_key(&at);
+        let is_fresh = self.fresh.iter().any(|fresh| fresh.range.contains(&at)) && self.words.get(at).is_none();
         !is_dirty && !is_fresh && !self.unordered.contains_key(&at)
     }
 }

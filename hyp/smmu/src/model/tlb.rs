@@ -1,6 +1,6 @@
 //! The TLB and the walk cache: everything is kept until it is invalidated.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, vec::Vec};
 
 /// A cached translation of a page or block.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,17 @@ impl Tlb {
 
     pub(super) fn forget_range(&mut self, vmid: u16, start: u64, bytes: u64, is_leaf: bool) {
         let end = start.saturating_add(bytes);
-        self.entries.retain(|(owner, input), entry| *owner != vmid || *input >= end || *input + entry.bytes <= start);
+        // What starts in the range, and what starts before it and reaches into it.
+        for size in SIZES {
+            let key = (vmid, start & !(size - 1));
+            if self.entries.get(&key).is_some_and(|entry| key.1 + entry.bytes > start) {
+                self.entries.remove(&key);
+            }
+        }
+        let inside: Vec<(u16, u64)> = self.entries.range((vmid, start)..(vmid, end)).map(|(key, _)| *key).collect();
+        for key in inside {
+            self.entries.remove(&key);
+        }
         if !is_leaf {
             self.walks.retain(|(owner, input, size), _| *owner != vmid || *input >= end || *input + *size <= start);
         }
