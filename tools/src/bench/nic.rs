@@ -1,0 +1,159 @@
+//! TCP through a virtio NIC of a bare-metal guest, in virtual time: identity against each strategy of DMA maps.
+//!
+//! The guest sleeps while it waits for the station at the other end, and its clock stands still meanwhile (no timer is
+//! set, `sleep=off`): the figures are about its instructions and EL2's, not about the host's speed.
+
+use anyhow::{Context, Result};
+
+use super::{
+    Limit, Report,
+    machine::{self, Bench},
+};
+use crate::{
+    build,
+    console::Machine,
+    manifest::schema::{DeviceSection, DmamapSection, MachineSection, Manifest, VmSection},
+    pack::{self, ManifestFiles},
+    qemu::QemuLine,
+    station::Station,
+};
+
+/// How much goes each way.
+const MEBIBYTES: u32 = 32;
+/// The meeting of packets with the guest's sleep depends on the host, so runs differ: the middle one counts.
+const ROUNDS: usize = 3;
+/// The strategies as the manifest names them, the product first.
+const STRATEGIES: [&str; 6] = ["reserve", "magazine", "one-to-one", "bitmap", "per-load", "per-segment"];
+
+/// What one way of one run took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Flow {
+    /// Payload in bits by virtual microsecond.
+    pub mbits: f64,
+    /// Packets both ways.
+    pub packets: f64,
+    /// Maps loaded.
+    pub loads: f64,
+    /// Maps unloaded.
+    pub unloads: f64,
+    /// Calls to the hypervisor for both.
+    pub hypercalls: f64,
+    /// Times that the guest had nothing to do.
+    pub sleeps: f64,
+}
+
+/// A run: both ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Flows {
+    /// Guest to station.
+    pub send: Flow,
+    /// Station to guest.
+    pub receive: Flow,
+}
+
+/// Compares all strategies.
+///
+/// # Errors
+/// When a run does not end or prints no figures.
+pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
+    build::guests(bench.workspace)?;
+    let identity = run(bench, None)?;
+    figures(report, "identity", identity, identity);
+    for strategy in STRATEGIES {
+        let section = DmamapSection { strategy: Some(strategy.to_owned()), ..DmamapSection::default() };
+        figures(report, strategy, run(bench, Some(section))?, identity);
+    }
+    Ok(())
+}
+
+fn figures(report: &mut Report, name: &str, flows: Flows, identity: Flows) {
+    for (way, flow, base) in [("sending", flows.send, identity.send), ("receiving", flows.receive, identity.receive)] {
+        let is_product = name == STRATEGIES[0];
+        let (least, most) =
+            if is_product { (Limit::AtLeast(0.90), Limit::AtMost(1.0 / 32.0)) } else { (Limit::None, Limit::None) };
+        let title = format!("TCP virtio {name}, {way}");
+        report.figure(&title, flow.mbits, "Mbit/s", Limit::None);
+        if name == "identity" {
+            continue;
+        }
+        report.figure(&format!("{title}: ratio to identity"), flow.mbits / base.mbits, "", least);
+        report.figure(&format!("{title}: hypercalls per unload"), flow.hypercalls / flow.unloads, "", most);
+        report.figure(&format!("{title}: hypercalls per packet"), flow.hypercalls / flow.packets, "", Limit::None);
+    }
+}
+
+/// Runs the NIC guest with identity, or with the maps that `dmamap` describes; the middle of some runs by both rates.
+///
+/// # Errors
+/// When a run does not end or prints no figures. The guests must have been built.
+pub fn run(bench: &Bench<'_>, dmamap: Option<DmamapSection>) -> Result<Flows> {
+    let name = dmamap.as_ref().and_then(|section| section.strategy.clone());
+    let name = name.unwrap_or_else(|| if dmamap.is_some() { "dmamap" } else { "identity" }.to_owned());
+    let mut runs = (0..ROUNDS).map(|_| run_once(bench, &name, dmamap.clone())).collect::<Result<Vec<_>>>()?;
+    runs.sort_by(|one, other| {
+        (one.send.mbits + one.receive.mbits).total_cmp(&(other.send.mbits + other.receive.mbits))
+    });
+    runs.get(ROUNDS / 2).copied().context("no run")
+}
+
+fn run_once(bench: &Bench<'_>, name: &str, dmamap: Option<DmamapSection>) -> Result<Flows> {
+    let dma = if dmamap.is_some() { "dmamap" } else { "identity" };
+    let vm = VmSection {
+        name: "nic".to_owned(),
+        cpus: vec![0],
+        memory: "16 MiB".to_owned(),
+        ram_at: None,
+        kernel: "${guest}/nic".to_owned(),
+        initrd: None,
+        cmdline: format!("dma={dma} mib={MEBIBYTES}"),
+        autostart: true,
+        devices: vec![DeviceSection { pci: "0000:00:02.0".to_owned(), dma: dma.to_owned() }],
+        dmamap,
+    };
+    let manifest = Manifest { machine: MachineSection { poweroff_when_all_stopped: true }, vms: vec![vm] };
+    let out = bench.workspace.out();
+    let (path, bundle) = (out.join("bench-nic.toml"), out.join("bench-nic.bundle"));
+    let files = ManifestFiles::of(bench.workspace, &path).with_fixed_seed();
+    pack::pack_manifest(&manifest, &files, &path, &bundle)?;
+
+    let mut line = QemuLine::virt("virt,gic-version=3,iommu=smmuv3,virtualization=on,dtb-randomness=off", 1, "512M");
+    line.headless().exact().boot(&bench.hypervisor.image, &bundle);
+    Station::start()?.plug_into(&mut line, "station");
+    line.virtio_net("station", 2);
+    let mut machine = Machine::start(&line, &out.join("logs").join(format!("bench-nic-{name}.log")))?;
+    machine::run_to_end(&mut machine)?;
+    let flow = |way: &str| {
+        let key = format!("nic {way} ");
+        let found = machine.lines().iter().find_map(|line| parse(line.split_once(&key)?.1));
+        found.with_context(|| format!("no figures of `{way}`:\n{}", machine.tail(20)))
+    };
+    Ok(Flows { send: flow("send")?, receive: flow("receive")? })
+}
+
+/// The guest's line `bytes=… us=… …`.
+fn parse(text: &str) -> Option<Flow> {
+    let counts = machine::parse_counts(text);
+    let of = |key: &str| counts.get(key).copied();
+    Some(Flow {
+        mbits: of("bytes")? * 8.0 / of("us")?,
+        packets: of("out")? + of("in")?,
+        loads: of("loads")?,
+        unloads: of("unloads")?,
+        hypercalls: of("hypercalls")?,
+        sleeps: of("sleeps")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    /// Would miss: bytes taken for bits, or a figure that the guest calls by another name.
+    #[test]
+    fn a_guests_line_is_understood() {
+        let line = "bytes=1000000 us=4000 out=700 in=50 loads=749 unloads=740 hypercalls=23 sleeps=4 sum=0x12";
+        let flow = parse(line).expect("all keys are there");
+        assert!((flow.mbits - 2000.0).abs() < 1e-9 && (flow.packets - 750.0).abs() < 1e-9);
+        assert_eq!(parse("bytes=1 us=1"), None);
+    }
+}
