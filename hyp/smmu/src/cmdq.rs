@@ -145,18 +145,36 @@ impl Cmdq {
         tell: impl FnOnce(u64),
     ) -> Result<(), Error> {
         let end = self.put.wrapping_add(2);
-        if end > self.limit {
-            self.make_room(platform, 2)?;
+        if end > self.limit || !self.is_coherent {
+            return self.send_slowly(platform, command, tell);
         }
-        let slot = self.slot(self.put);
-        let next = self.slot(self.put.wrapping_add(1));
-        self.write_words(platform, slot, command);
-        self.write_words(platform, next, Command::Sync.encode());
+        let (first, second) = (self.slot(self.put), self.slot(self.put.wrapping_add(1)));
+        Self::store(platform, first, command);
+        Self::store(platform, second, Command::Sync.encode());
         self.put = end;
         tell(end);
         // The tables' stores and the entries are visible before PROD (3.5.1, 3.21.3).
         platform.barrier();
         platform.write32(offset::CMDQ_PROD, self.register(end));
+        Ok(())
+    }
+
+    /// As [`send`](Self::send), where there is no room, or lines have to be cleaned.
+    #[cold]
+    fn send_slowly<P: Platform>(
+        &mut self,
+        platform: &mut P,
+        command: [u64; 2],
+        tell: impl FnOnce(u64),
+    ) -> Result<(), Error> {
+        self.make_room(platform, 2)?;
+        for words in [command, Command::Sync.encode()] {
+            self.write_words(platform, self.slot(self.put), words);
+            self.put += 1;
+        }
+        tell(self.put);
+        platform.barrier();
+        platform.write32(offset::CMDQ_PROD, self.register(self.put));
         Ok(())
     }
 
@@ -217,9 +235,13 @@ impl Cmdq {
     }
 
     #[inline]
-    fn write_words<P: Platform>(&self, platform: &mut P, slot: PhysAddr, [low, high]: [u64; 2]) {
+    fn store<P: Platform>(platform: &mut P, slot: PhysAddr, [low, high]: [u64; 2]) {
         platform.write_memory(slot, low);
         platform.write_memory(PhysAddr::new(slot.as_u64().wrapping_add(8)), high);
+    }
+
+    fn write_words<P: Platform>(&self, platform: &mut P, slot: PhysAddr, words: [u64; 2]) {
+        Self::store(platform, slot, words);
         if !self.is_coherent {
             platform.clean(slot, COMMAND_BYTES);
         }

@@ -177,22 +177,24 @@ impl Stream {
 }
 
 /// An SMMUv3 that the hypervisor has taken over: every stream is in abort until it is attached.
+// In this order what a submission touches lies together, within reach of an instruction's offset.
+#[repr(C)]
 pub struct Smmu<P> {
     platform: P,
-    id: SmmuId,
-    config: Config,
-    features: Features,
-    table: StreamTable,
     cmdq: Cmdq,
+    /// The last flush that was submitted.
+    last: Last,
+    progress: &'static Progress,
+    id: SmmuId,
+    features: Features,
+    tallies: Tallies,
+    config: Config,
+    table: StreamTable,
     evtq: Evtq,
     streams: Vec<Stream, MAX_STREAMS>,
     /// Shared by every stream that has no owner.
     stray_budget: FaultBudget,
     counters: Counters,
-    tallies: Tallies,
-    /// The last flush that was submitted.
-    last: Last,
-    progress: Option<&'static Progress>,
 }
 
 impl<P: Platform> Smmu<P> {

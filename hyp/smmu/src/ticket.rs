@@ -67,10 +67,20 @@ pub struct Ticket {
     pub(crate) vmid: Vmid,
     /// Position of its first command.
     pub(crate) start: u64,
+    /// Its commands, its CMD_SYNC included.
+    pub(crate) count: u32,
+    /// When it was first found incomplete; [`Ticket::NEVER`] before.
+    pub(crate) since_us: u64,
+}
+
+impl Ticket {
+    pub(crate) const NEVER: u64 = u64::MAX;
+
     /// One past the position of its CMD_SYNC.
-    pub(crate) end: u64,
-    /// When it was first found incomplete.
-    pub(crate) since_us: Option<u64>,
+    #[inline]
+    pub(crate) const fn end(&self) -> u64 {
+        self.start.wrapping_add(self.count as u64)
+    }
 }
 
 /// Proof that the CMD_SYNC of a ticket is complete: what its commands name is forgotten, and every transaction that
@@ -135,7 +145,7 @@ impl Progress {
     /// The proof, if another CPU has seen the ticket's SYNC complete.
     #[inline]
     pub fn redeem(&self, ticket: &Ticket) -> Option<Synced> {
-        (self.completed.load(Ordering::Acquire) >= ticket.end).then_some(Synced::new(ticket))
+        (self.completed.load(Ordering::Acquire) >= ticket.end()).then_some(Synced::new(ticket))
     }
 
     #[inline]

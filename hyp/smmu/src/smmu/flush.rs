@@ -1,6 +1,10 @@
 //! Flushes: submitted with one write of PROD, waited for by ticket, shared by those who come late.
 
-use bulkhead_core::{addr::PAGE_SIZE, ids::Vmid, vplat::VMS_MAX};
+use bulkhead_core::{
+    addr::PAGE_SIZE,
+    ids::{SmmuId, Vmid},
+    vplat::VMS_MAX,
+};
 
 use super::Smmu;
 use crate::{
@@ -51,14 +55,17 @@ impl Tally {
     }
 }
 
-/// Tallies of the VMIDs from 1; the first place is for any that has no other.
-pub(super) type Tallies = [Tally; VMS_MAX + 1];
+/// Tallies by VMID. Those of VMs each have their own; what is beyond shares.
+pub(super) type Tallies = [Tally; 16];
 
 #[inline]
-fn tally_of(tallies: &mut Tallies, vmid: Vmid) -> &mut Tally {
-    let index = usize::from(vmid.as_u16());
-    &mut tallies[if index <= VMS_MAX { index } else { 0 }]
+const fn tally_of(tallies: &mut Tallies, vmid: Vmid) -> &mut Tally {
+    const { assert!(VMS_MAX < 16) };
+    &mut tallies[(vmid.as_u16() & 15) as usize]
 }
+
+/// Where the progress of a queue that nobody else looks at goes.
+pub(super) static UNSHARED: Progress = Progress::new();
 
 /// The last flush that was submitted, for those that may ride on it: its command as encoded, which is all that the
 /// submission has at hand.
@@ -94,12 +101,12 @@ impl<P: Platform> Smmu<P> {
     /// Lets CPUs that do not hold the driver's lock see how far the queue is.
     pub fn share(&mut self, progress: &'static Progress) {
         progress.note_submitted(self.cmdq.position());
-        self.progress = Some(progress);
+        self.progress = progress;
     }
 
     /// Flushes of `vmid` so far.
     pub fn vmid_counters(&self, vmid: Vmid) -> VmidCounters {
-        self.tallies.get(usize::from(vmid.as_u16())).or(self.tallies.first()).map(Tally::counters).unwrap_or_default()
+        self.tallies[usize::from(vmid.as_u16() & 15)].counters()
     }
 
     /// Sends one invalidation and its CMD_SYNC by one write of PROD, and waits for nothing but room in the queue.
@@ -111,26 +118,22 @@ impl<P: Platform> Smmu<P> {
     pub fn submit(&mut self, vmid: Vmid, what: Invalidation, mark: Mark) -> Result<Ticket, Error> {
         let (command, kind) = what.command(vmid, self.features.has_range_invalidation);
         let words = command.encode();
-        if mark.0 <= self.last.start
-            && let Some(ticket) = self.ride(vmid, words)
+        // Nothing was submitted since the mark: there is nothing to ride on.
+        if mark.0 < self.cmdq.position()
+            && let Some(ticket) = self.ride(vmid, words, mark)
         {
             return Ok(ticket);
         }
         let progress = self.progress;
-        let tell = |position| {
-            if let Some(progress) = progress {
-                progress.note_submitted(position);
-            }
-        };
+        let tell = |position| progress.note_submitted(position);
         if let Err(error) = self.cmdq.send(&mut self.platform, words, tell) {
             return Err(self.fail(vmid, error));
         }
-        let end = self.cmdq.position();
-        let start = end.wrapping_sub(2);
+        let start = self.cmdq.position().wrapping_sub(2);
         self.last = Last { words, start };
         let count = &mut tally_of(&mut self.tallies, vmid).single[kind as usize];
         *count = count.wrapping_add(1);
-        Ok(Ticket { smmu: self.id, vmid, start, end, since_us: None })
+        Ok(Ticket { smmu: self.id, vmid, start, count: 2, since_us: Ticket::NEVER })
     }
 
     /// As [`submit`](Self::submit) for several invalidations, at most a queue-full with their CMD_SYNC; more than that
@@ -151,16 +154,13 @@ impl<P: Platform> Smmu<P> {
             command
         });
         let progress = self.progress;
-        let tell = |position| {
-            if let Some(progress) = progress {
-                progress.note_submitted(position);
-            }
-        };
+        let tell = |position| progress.note_submitted(position);
         match self.cmdq.send_all(&mut self.platform, commands, tell) {
             Ok(start) => {
-                let end = self.cmdq.position();
+                // A queue holds at most 2^19 commands.
+                let count = u32::try_from(self.cmdq.position().wrapping_sub(start)).unwrap_or(u32::MAX);
                 tally_of(&mut self.tallies, vmid).syncs += 1;
-                Ok(Ticket { smmu: self.id, vmid, start, end, since_us: None })
+                Ok(Ticket { smmu: self.id, vmid, start, count, since_us: Ticket::NEVER })
             }
             Err(error) => Err(self.fail(vmid, error)),
         }
@@ -171,20 +171,35 @@ impl<P: Platform> Smmu<P> {
     /// up the answer is an error, and the streams of its VMID are quarantined.
     #[inline]
     pub fn poll(&mut self, ticket: &mut Ticket) -> Result<Option<Synced>, Error> {
-        if ticket.smmu != self.id || !self.cmdq.is_drained(&mut self.platform) {
-            return self.poll_slowly(ticket);
+        if self.is_surely_done(ticket.smmu) {
+            return Ok(Some(Synced::new(ticket)));
         }
-        if let Some(progress) = self.progress {
-            progress.note_completed(self.cmdq.done());
-        }
-        Ok(Some(Synced::new(ticket)))
+        self.poll_slowly(ticket)
     }
 
     /// Polls until the ticket's SYNC is complete or its time is up, holding the driver all the while.
     #[inline]
-    pub fn wait(&mut self, mut ticket: Ticket) -> Result<Synced, Error> {
+    pub fn wait(&mut self, ticket: Ticket) -> Result<Synced, Error> {
+        if self.is_surely_done(ticket.smmu) {
+            return Ok(Synced::new(&ticket));
+        }
+        self.wait_slowly(ticket)
+    }
+
+    /// Whether everything that was ever submitted is done, by one look at the queue.
+    #[inline]
+    fn is_surely_done(&mut self, smmu: SmmuId) -> bool {
+        if smmu != self.id || !self.cmdq.is_drained(&mut self.platform) {
+            return false;
+        }
+        self.progress.note_completed(self.cmdq.done());
+        true
+    }
+
+    #[cold]
+    fn wait_slowly(&mut self, mut ticket: Ticket) -> Result<Synced, Error> {
         loop {
-            if let Some(synced) = self.poll(&mut ticket)? {
+            if let Some(synced) = self.poll_slowly(&mut ticket)? {
                 return Ok(synced);
             }
             self.platform.relax();
@@ -194,12 +209,12 @@ impl<P: Platform> Smmu<P> {
     #[cold]
     fn poll_slowly(&mut self, ticket: &mut Ticket) -> Result<Option<Synced>, Error> {
         let now_us = self.platform.now_us();
-        let since_us = *ticket.since_us.get_or_insert(now_us);
-        let is_late = now_us.saturating_sub(since_us) > self.cmdq.timeout_us();
-        match self.cmdq.mend(&mut self.platform, ticket.end, is_late) {
+        ticket.since_us = ticket.since_us.min(now_us);
+        let is_late = now_us.saturating_sub(ticket.since_us) > self.cmdq.timeout_us();
+        match self.cmdq.mend(&mut self.platform, ticket.end(), is_late) {
             Ok(true) if ticket.start >= self.cmdq.suspect_below() && ticket.smmu == self.id => {
-                if let Some(progress) = self.progress.filter(|_| self.cmdq.suspect_below() == 0) {
-                    progress.note_completed(self.cmdq.done());
+                if self.cmdq.suspect_below() == 0 {
+                    self.progress.note_completed(self.cmdq.done());
                 }
                 Ok(Some(Synced::new(ticket)))
             }
@@ -211,13 +226,13 @@ impl<P: Platform> Smmu<P> {
 
     /// A ticket for the last flush, if it does what `command` asks for.
     #[cold]
-    fn ride(&mut self, vmid: Vmid, words: [u64; 2]) -> Option<Ticket> {
+    fn ride(&mut self, vmid: Vmid, words: [u64; 2], mark: Mark) -> Option<Ticket> {
         let Last { words: sent, start } = self.last;
-        if start == 0 || start < self.cmdq.suspect_below() || !does_cover(sent, words) {
+        if start == 0 || start < mark.0 || start < self.cmdq.suspect_below() || !does_cover(sent, words) {
             return None;
         }
         tally_of(&mut self.tallies, vmid).rides += 1;
-        Some(Ticket { smmu: self.id, vmid, start, end: start.wrapping_add(2), since_us: None })
+        Some(Ticket { smmu: self.id, vmid, start, count: 2, since_us: Ticket::NEVER })
     }
 
     #[cold]

@@ -3,7 +3,10 @@
 use bulkhead_core::ids::SmmuId;
 use heapless::Vec;
 
-use super::{Config, Counters, Smmu, flush::Last};
+use super::{
+    Config, Counters, Smmu,
+    flush::{Last, UNSHARED},
+};
 use crate::{
     cmdq::Cmdq,
     command::{COMMAND_BYTES, Command},
@@ -51,7 +54,7 @@ impl<P: Platform> Smmu<P> {
                 counters: Counters::default(),
                 tallies: Default::default(),
                 last: Last::default(),
-                progress: None,
+                progress: &UNSHARED,
             }),
             Err(error) => {
                 // The first error is the one to tell; that the SMMU does not obey either adds nothing to it.
