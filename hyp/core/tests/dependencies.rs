@@ -15,7 +15,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bulkhead-abi", &[]),
     ("bulkhead-core", &[]),
     ("bulkhead-dma", &["bulkhead-core"]),
-    ("bulkhead-smmu", &["bulkhead-core"]),
+    // Its tests run maps and batches against the model of the hardware.
+    ("bulkhead-smmu", &["bulkhead-core", "bulkhead-dma"]),
     ("bulkhead-vdev", &["bulkhead-abi", "bulkhead-core"]),
     ("bulkhead-el2", &["bulkhead-abi", "bulkhead-core", "bulkhead-dma", "bulkhead-smmu", "bulkhead-vdev"]),
     // Its tests run against the hypervisor's own decoder.
