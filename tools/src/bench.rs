@@ -1,8 +1,10 @@
 //! Figures: ratios from one run and counts, each beside its limit.
 
 mod boot;
+mod dma;
 mod exits;
 mod machine;
+mod nic;
 mod size;
 mod tcp;
 
@@ -14,8 +16,14 @@ use machine::Bench;
 /// A figure's place among the others, for `bench NAME`.
 type Figures = (&'static str, fn(&Bench<'_>, &mut Report) -> Result<()>);
 
-const ALL: [Figures; 4] =
-    [("size", size::measure), ("boot", boot::measure), ("exits", exits::measure), ("tcp", tcp::measure)];
+const ALL: [Figures; 6] = [
+    ("size", size::measure),
+    ("boot", boot::measure),
+    ("exits", exits::measure),
+    ("tcp", tcp::measure),
+    ("nic", nic::measure),
+    ("dma", dma::measure),
+];
 
 /// What a figure should be.
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,7 @@ use crate::{
 };
 
 const HYPERVISOR: &str = "bulkhead-el2";
-const GUESTS: [&str; 2] = ["bulkhead-guest-tests", "bulkhead-guest-nic"];
+const GUESTS: [&str; 3] = ["bulkhead-guest-tests", "bulkhead-guest-nic", "bulkhead-guest-count"];
 
 /// A hypervisor that was built.
 #[derive(Clone, Debug)]

@@ -1,0 +1,23 @@
+//! Counts the A64 instructions of the DMA map paths: run directly on QEMU with `-cpu max -icount shift=0`.
+//!
+//! There CNTPCT advances by one an instruction. Every figure is the difference of two run lengths, so that the harness
+//! cancels, but for its loop, whose own count is printed as `loop`. Lines: `count NAME instructions=N each=M`.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+#[path = "../../nic/src/heap.rs"]
+mod heap;
+mod leases;
+mod meter;
+
+use bulkhead_guest_tests::program;
+
+program!(main);
+
+fn main() {
+    heap::init();
+    meter::check();
+    leases::run();
+}

@@ -1,0 +1,62 @@
+//! Instructions of the DMA map paths, counted by a bare-metal program, beside what the peers take.
+
+use anyhow::{Context, Result};
+
+use super::{
+    Limit, Report,
+    machine::{self, Bench},
+};
+use crate::{build, console::Machine, qemu::QemuLine};
+
+/// What is counted, its limit, and the peers' figures for the same.
+const FIGURES: &[(&str, f64, &str)] = &[
+    ("load + unload, 3 pages, batch 16", 96.0, "C sketch 91, OpenBSD 564, Linux 1563 to 2657"),
+    ("load + unload, 64 KiB", 150.0, "OpenBSD 2116, Linux 2140"),
+    ("load + unload, 2 MiB block", 40.0, "Linux 720"),
+    ("submission", 40.0, "Linux 285"),
+    ("create + destroy, 100000 live", 400.0, "Linux rcache 186, returns no space"),
+];
+
+/// Runs the program directly on the machine, one instruction a tick of the counter.
+///
+/// # Errors
+/// When it does not end, or counts nothing.
+pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
+    build::guests(bench.workspace)?;
+    let mut line = QemuLine::virt("virt,gic-version=3,dtb-randomness=off", 1, "1G");
+    line.headless().option("-cpu", "max").option("-icount", "shift=0,sleep=off").option("-seed", "1");
+    line.kernel(&bench.workspace.guest_images().join("count"));
+    let mut machine = Machine::start(&line, &bench.workspace.out().join("logs").join("bench-dma.log"))?;
+    machine::run_to_end(&mut machine)?;
+    let lines = machine.lines();
+    let counts: Vec<(&str, f64)> = lines.iter().filter_map(|line| parse(line)).collect();
+    anyhow::ensure!(!counts.is_empty(), "the program counted nothing:\n{}", machine.tail(20));
+    for (name, instructions) in &counts {
+        let known = FIGURES.iter().find(|(known, ..)| known == name);
+        let limit = known.map_or(Limit::None, |(_, most, _)| Limit::AtMost(*most));
+        report.figure(name, *instructions, "insns", limit);
+        if let Some((_, _, peers)) = known {
+            println!("     {:<58} {peers}", "  the peers");
+        }
+    }
+    let missing = FIGURES.iter().find(|(known, ..)| !counts.iter().any(|(name, _)| name == known));
+    missing.map_or(Ok(()), |(name, ..)| Err(anyhow::anyhow!("`{name}` was not counted"))).context("bench dma")
+}
+
+/// The program's line `count NAME instructions=N`.
+fn parse(line: &str) -> Option<(&str, f64)> {
+    let (name, count) = line.strip_prefix("count ")?.split_once(" instructions=")?;
+    Some((name, count.split_whitespace().next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    /// Would miss: a name with spaces cut short, so that its limit is never looked up.
+    #[test]
+    fn names_are_whole() {
+        assert_eq!(parse("count load, 3 pages instructions=91.25"), Some(("load, 3 pages", 91.25)));
+        assert_eq!(parse("loaded"), None);
+    }
+}
