@@ -20,6 +20,7 @@ pub mod gerror;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 pub mod platform;
+pub mod pmcg;
 mod registers;
 pub mod smmu;
 pub mod ste;
@@ -33,5 +34,6 @@ pub use event::{Event, Reason};
 pub use features::{FeatureError, Features};
 pub use gerror::GerrorReport;
 pub use platform::Platform;
+pub use pmcg::{Pmcg, PmcgError, PmcgRegisters, Translations};
 pub use smmu::{Config, Counters, Flushed, Polled, Smmu, StreamInfo, StreamState, VmidCounters, panic_abort};
 pub use ticket::{Invalidation, Mark, Progress, Synced, Ticket};
