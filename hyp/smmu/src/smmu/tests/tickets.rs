@@ -153,6 +153,23 @@ fn a_second_waiter_rides_on_a_later_flush_that_covers_its_own() {
     model.assert_clean();
 }
 
+/// Would miss: a ride on a flush from before the stores, because something else was submitted after them.
+#[test]
+fn nobody_rides_on_a_flush_from_before_its_stores() {
+    let (model, mut smmu) = attached(ModelConfig::new(ModelConfig::QEMU));
+    let progress: &'static Progress = Box::leak(Box::default());
+    smmu.share(progress);
+    let early = smmu.submit(VMID, Invalidation::Context, progress.mark()).expect("room");
+    let mark = progress.mark();
+    let other = smmu.submit_all(VMID, [page(1), page(2)].into_iter()).expect("room");
+    let own = smmu.submit(VMID, page(5), mark).expect("room");
+    assert_eq!((smmu.vmid_counters(VMID).rides, model.executed(S2_IPA)), (0, 3));
+    for ticket in [early, other, own] {
+        let _synced = smmu.wait(ticket).expect("done");
+    }
+    model.assert_clean();
+}
+
 /// Would miss: a flush whose command was refused, but whose SYNC was not, taken for done; by its rider as well.
 #[test]
 fn a_refused_command_fails_its_ticket_and_quarantines() {
