@@ -101,7 +101,8 @@ impl<'m, B: Buffers, const N: usize> Ring<'m, B, N> {
 
     /// Entries that can be filled.
     pub fn free(&self) -> usize {
-        N.saturating_sub(self.flights.iter().flatten().count())
+        let used = usize::try_from(self.producer.wrapping_sub(self.taken)).unwrap_or(N);
+        N.saturating_sub(used)
     }
 
     /// Entries that are done and not taken.

@@ -114,7 +114,8 @@ pub trait Channel {
     /// [`Error::NoMap`], [`Error::Quarantined`].
     fn destroy(&mut self, map: Handle) -> Result<(), Error>;
 
-    /// Cache maintenance or copies for `bytes` from `offset` on of what is loaded, where DMA needs it.
+    /// Cache maintenance or copies for `bytes` from `offset` on of what is loaded, where DMA needs it. The range's
+    /// end is below 2^64.
     ///
     /// # Errors
     /// [`Error::NoMap`], [`Error::NotLoaded`], [`Error::TooLong`] for a range that is not all loaded.

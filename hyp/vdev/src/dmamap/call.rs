@@ -30,7 +30,7 @@ pub enum Call {
     Features(Features),
     /// CREATE on a channel.
     Create(u8, Constraints),
-    /// LOAD: map, where the array is, how many segments, who reads and writes.
+    /// LOAD: map, where the array is, how many segments (any number but 0), who reads and writes.
     Load(Handle, Ipa, usize, Direction),
     /// UNLOAD.
     Unload(Handle),
@@ -66,11 +66,10 @@ impl Call {
             Function::Create => Ok(Self::Create(channel(x[1])?, constraints(x)?)),
             Function::Load => {
                 let direction = Direction::from_number(x[4]).ok_or(Error::Invalid)?;
-                let count = match x[3] {
-                    0 => return Err(Error::Invalid),
-                    count if count > SEGMENTS_MAX => return Err(Error::TooManySegments),
-                    count => usize::try_from(count).map_err(|_| Error::TooManySegments)?,
-                };
+                if x[3] == 0 {
+                    return Err(Error::Invalid);
+                }
+                let count = usize::try_from(x[3]).map_err(|_| Error::TooManySegments)?;
                 let array = Ipa::new(x[2]);
                 if !array.is_aligned(8) {
                     return Err(Error::BadAddress);

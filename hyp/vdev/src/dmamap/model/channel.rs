@@ -201,7 +201,7 @@ impl Channel for ModelChannel<'_> {
         if found.state != MapState::Loaded {
             return Err(Error::NotLoaded);
         }
-        if offset.checked_add(bytes).is_none_or(|end| end > found.size) {
+        if offset + bytes > found.size {
             return Err(Error::TooLong);
         }
         Ok(())
