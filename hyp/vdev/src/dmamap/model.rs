@@ -45,7 +45,10 @@ struct Map {
 pub struct State {
     maps: BTreeMap<u32, Map>,
     generation: u32,
+    /// Stored, and not ordered before what devices do.
+    fresh: BTreeMap<u64, Page>,
     table: BTreeMap<u64, Page>,
+    /// Cleared in the table, and not flushed from the TLB.
     stale: BTreeMap<u64, Page>,
     rings: [Option<Ring>; 8],
     counters: BTreeMap<u64, u64>,

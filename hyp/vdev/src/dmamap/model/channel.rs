@@ -75,7 +75,7 @@ impl Channel for ModelChannel<'_> {
 
     fn create(&mut self, constraints: &Constraints) -> Result<Lease, Error> {
         assert!(constraints.max_size > 0 && (1..=64).contains(&constraints.max_segments));
-        assert!(constraints.align.is_power_of_two());
+        assert!(constraints.align.is_power_of_two() && constraints.max_size <= WINDOW_END - WINDOW_START);
         let mut state = self.model.state.borrow_mut();
         if state.maps.len() >= self.model.maps_max {
             return Err(Error::TooManyMaps);
@@ -138,7 +138,7 @@ impl Channel for ModelChannel<'_> {
         (found.state, found.size) = (MapState::Loaded, size);
         found.iova_pages = table.iter().map(|(iova, _)| *iova).collect();
         let pages = u64::try_from(table.len()).map_err(|_| Error::TooLong)?;
-        state.table.extend(table);
+        state.fresh.extend(table);
         state.count(Counter::Loads, 1);
         state.count(Counter::Pages, pages);
         Ok(Loaded { pages })
@@ -153,9 +153,8 @@ impl Channel for ModelChannel<'_> {
         (found.state, found.size) = (MapState::Unflushed, 0);
         let pages = core::mem::take(&mut found.iova_pages);
         for iova in pages {
-            if let Some(page) = state.table.remove(&iova) {
-                state.stale.insert(iova, page);
-            }
+            let (fresh, old) = (state.fresh.remove(&iova), state.table.remove(&iova));
+            state.stale.extend(fresh.or(old).map(|page| (iova, page)));
         }
         self.batch.push(map.place());
         state.count(Counter::Unloads, 1);
@@ -163,6 +162,11 @@ impl Channel for ModelChannel<'_> {
     }
 
     fn finish(&mut self) -> Result<(), Error> {
+        {
+            let mut state = self.model.state.borrow_mut();
+            let fresh = core::mem::take(&mut state.fresh);
+            state.table.extend(fresh);
+        }
         if self.batch.is_empty() {
             return Ok(());
         }
