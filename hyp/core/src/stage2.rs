@@ -20,11 +20,11 @@ use core::marker::PhantomData;
 
 pub use self::{
     config::S2Config,
-    descriptor::{Access, Attributes, MemoryType, Shareability},
+    descriptor::{Access, Attributes, Descriptor, MemoryType, Shareability},
     error::Stage2Error,
 };
 use self::{
-    descriptor::{Descriptor, ENTRIES, LEAF_LEVEL, ROOT_LEVEL, block_bytes},
+    descriptor::{ENTRIES, LEAF_LEVEL, ROOT_LEVEL, block_bytes},
     plan::Chunk,
 };
 use crate::addr::{AddrRange, Address, BLOCK_1G, BLOCK_2M, Ipa, PAGE_SIZE, PhysAddr};
