@@ -22,7 +22,7 @@ impl Bins {
 
     /// The class of blocks of `pages` pages, at least 1: row and place in it.
     pub const fn class(pages: u32) -> (usize, usize) {
-        if pages < SUBS as u32 {
+        if pages < 1 << SUB_BITS {
             return (0, pages as usize);
         }
         let shift = pages.ilog2() - SUB_BITS;

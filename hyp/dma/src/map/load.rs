@@ -1,0 +1,187 @@
+//! Load: leaves are stored, nothing else happens. Everything is checked before the first store.
+//!
+//! The everyday loads have ways of their own, which the compiler keeps in registers: one segment of any length, and
+//! two to four segments that lie in one page each, as the fragments of packets do.
+
+use bulkhead_core::addr::{Iova, PAGE_SIZE};
+
+use super::{
+    Channel, Direction, Handle, LoadError, Record, Segment, channel::Ram, handle::LOADED, piece::fill, record::Kind,
+};
+use crate::tree::Entry;
+
+const OFFSET: u64 = PAGE_SIZE - 1;
+
+impl Channel<'_> {
+    /// Loads `segments` one after the other into a created map, fills in where a device finds each, and tells how many
+    /// pages are mapped. On error nothing has changed, but for the segments' `iova`.
+    pub fn load(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment]) -> Result<u32, LoadError> {
+        if let Some(record) = self.records.get_mut(handle.index())
+            && record.word == handle.0
+            && self.batch.is_settled(record.stamp)
+        {
+            let descriptor = self.ram.page[direction as usize];
+            let (singles, base) = (record.singles, record.base);
+            let used = match segments {
+                [segment] => run(&self.ram, record.run, base, descriptor, segment),
+                [a, b] => each(&self.ram, singles, base, descriptor, [a, b]),
+                [a, b, c] => each(&self.ram, singles, base, descriptor, [a, b, c]),
+                [a, b, c, d] => each(&self.ram, singles, base, descriptor, [a, b, c, d]),
+                _ => None,
+            };
+            if let Some(used) = used {
+                record.word = handle.0 | LOADED;
+                record.used = used;
+                return Ok(used);
+            }
+        }
+        let loaded = self.load_any(handle, direction, segments);
+        if loaded.is_err_and(|error| error != LoadError::NeedsSpace) {
+            self.counted.refused += 1;
+        }
+        loaded
+    }
+
+    /// Every load, and every error.
+    #[cold]
+    #[inline(never)]
+    fn load_any(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment]) -> Result<u32, LoadError> {
+        let record = self.find(handle).map_err(|_| LoadError::NoMap)?;
+        if record.is_loaded() {
+            return Err(LoadError::Loaded);
+        }
+        if !self.batch.is_settled(record.stamp) {
+            return Err(LoadError::Unflushed);
+        }
+        check_count(record, segments)?;
+        let used = match record.kind {
+            Kind::Pages => {
+                let layout = Layout { base: record.base, capacity: record.capacity, boundary: record.boundary };
+                let used = layout.lay_out(&self.ram, segments)?;
+                self.store(record.pieces, direction, segments);
+                used
+            }
+            Kind::Blocks => self.load_blocks(record, direction, segments)?,
+            Kind::PerLoad => return self.load_from_magazine(handle, direction, segments),
+            Kind::PerSegment => return Err(LoadError::NeedsSpace),
+        };
+        let record = self.find_mut(handle).map_err(|_| LoadError::NoMap)?;
+        record.set_loaded(used);
+        Ok(used)
+    }
+
+    /// Stores the leaves of segments that were laid out into the chain of pieces from `pieces` on.
+    pub(crate) fn store(&self, pieces: u32, direction: Direction, segments: &[Segment]) {
+        let Some(base) = self.pieces.get(pieces).map(|piece| u64::from(piece.first) * PAGE_SIZE) else { return };
+        let mut entries = self.pieces.entries(pieces);
+        let mut at = base;
+        for segment in segments {
+            let mut descriptor = self.descriptor(direction, segment);
+            let first = segment.iova.as_u64() & !OFFSET;
+            let end = segment.iova.as_u64() + segment.bytes;
+            let gap = usize::try_from((first - at) / PAGE_SIZE).unwrap_or(usize::MAX);
+            at = first;
+            let mut entry = entries.nth(gap);
+            while let Some(slot) = entry {
+                slot.store(descriptor);
+                descriptor = descriptor.wrapping_add(PAGE_SIZE);
+                at += PAGE_SIZE;
+                if at >= end {
+                    break;
+                }
+                entry = entries.next();
+            }
+        }
+    }
+
+    /// The leaf descriptor of a segment's first page, which is in the RAM.
+    pub(crate) const fn descriptor(&self, direction: Direction, segment: &Segment) -> u64 {
+        let offset = segment.ipa.as_u64().wrapping_sub(self.ram.start);
+        self.ram.page[direction as usize].wrapping_add(offset & !OFFSET)
+    }
+}
+
+pub(super) fn check_count(record: &Record<'_>, segments: &[Segment]) -> Result<(), LoadError> {
+    let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
+    if count == 0 || count > record.max_segments { Err(LoadError::BadCount(count)) } else { Ok(()) }
+}
+
+/// One segment, in the lease's first table.
+#[inline]
+fn run(ram: &Ram, slots: &[Entry], base: u64, descriptor: u64, segment: &mut Segment) -> Option<u32> {
+    let offset = ram.offset(segment.ipa, segment.bytes)?;
+    let within = offset & OFFSET;
+    // Within the RAM, so that nothing wraps.
+    let pages = within.wrapping_add(segment.bytes).wrapping_add(OFFSET) / PAGE_SIZE;
+    let slots = slots.get(..usize::try_from(pages).ok()?)?;
+    segment.iova = Iova::new(base.wrapping_add(within));
+    fill(slots, descriptor.wrapping_add(offset & !OFFSET), PAGE_SIZE);
+    u32::try_from(pages).ok()
+}
+
+/// Segments of a page each.
+#[inline]
+fn each<const N: usize>(
+    ram: &Ram,
+    slots: &[Entry],
+    base: u64,
+    descriptor: u64,
+    segments: [&mut Segment; N],
+) -> Option<u32> {
+    let slots: &[Entry; N] = slots.first_chunk()?;
+    // The RAM consists of whole pages: what begins in it and ends in the same page is in it.
+    let is_sound = segments.iter().all(|segment| {
+        let ipa = segment.ipa.as_u64();
+        ipa.wrapping_sub(ram.start) < ram.size && segment.bytes.wrapping_sub(1) <= !ipa & OFFSET
+    });
+    if !is_sound {
+        return None;
+    }
+    let mut page = base;
+    for (segment, slot) in segments.into_iter().zip(slots) {
+        let offset = segment.ipa.as_u64().wrapping_sub(ram.start);
+        slot.store(descriptor.wrapping_add(offset & !OFFSET));
+        segment.iova = Iova::new(page | offset & OFFSET);
+        page = page.wrapping_add(PAGE_SIZE);
+    }
+    u32::try_from(N).ok()
+}
+
+/// Where segments can go.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout {
+    pub base: u64,
+    pub capacity: u32,
+    pub boundary: u32,
+}
+
+impl Layout {
+    /// Gives each segment its IOVA; tells the pages up to the end of the last.
+    pub fn lay_out(&self, ram: &Ram, segments: &mut [Segment]) -> Result<u32, LoadError> {
+        let mut next = 0_u64;
+        let boundary = u64::from(self.boundary);
+        for (number, segment) in (0..).zip(segments) {
+            let offset = ram.offset(segment.ipa, segment.bytes).ok_or(match segment.bytes {
+                0 => LoadError::Empty(number),
+                _ => LoadError::NotRam(number),
+            })?;
+            let within = offset & OFFSET;
+            let pages = (within + segment.bytes).div_ceil(PAGE_SIZE);
+            // Up to the next boundary, where there is one.
+            if let Some(left) = (self.base / PAGE_SIZE + next).checked_rem(boundary).map(|past| boundary - past)
+                && pages > left
+            {
+                next += left;
+                if pages > boundary {
+                    return Err(LoadError::TooLong(number));
+                }
+            }
+            segment.iova = Iova::new(self.base + next * PAGE_SIZE + within);
+            next += pages;
+            if next > self.capacity.into() {
+                return Err(LoadError::TooLong(number));
+            }
+        }
+        u32::try_from(next).map_err(|_| LoadError::TooLong(0))
+    }
+}

@@ -1,0 +1,138 @@
+//! A part of what a map has of its space: entries next to each other in one table.
+
+use crate::{
+    iova::Lease,
+    tree::{Entry, ZERO},
+};
+
+/// No piece, no record.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Entries of a map. Given to a channel as [`Piece::EMPTY`].
+#[derive(Debug)]
+pub struct Piece<'t> {
+    pub(crate) slots: &'t [Entry],
+    /// The page that the first entry maps.
+    pub(crate) first: u32,
+    /// The map's next piece, or the next one out of use.
+    pub(crate) next: u32,
+    /// The lease that it is the first piece of.
+    pub(crate) lease: Option<Lease>,
+    /// Others may share the entries: they count their users.
+    pub(crate) is_shared: bool,
+    /// Of shared entries, how many from the first on count this map among their users.
+    pub(crate) joined: u32,
+}
+
+impl Piece<'_> {
+    /// A piece out of use.
+    pub const EMPTY: Self = Self { slots: &[], first: 0, next: NONE, lease: None, is_shared: false, joined: 0 };
+}
+
+/// The pieces of a channel: those in use, and a list of the others.
+#[derive(Debug)]
+pub(crate) struct Pieces<'t> {
+    all: &'t mut [Piece<'t>],
+    spare: u32,
+    fresh: u32,
+    left: u32,
+}
+
+impl<'t> Pieces<'t> {
+    pub fn new(all: &'t mut [Piece<'t>]) -> Self {
+        let left = u32::try_from(all.len()).unwrap_or(NONE - 1);
+        Self { all, spare: NONE, fresh: 0, left }
+    }
+
+    /// Pieces out of use.
+    pub const fn left(&self) -> u32 {
+        self.left
+    }
+
+    pub fn get(&self, at: u32) -> Option<&Piece<'t>> {
+        self.all.get(at as usize)
+    }
+
+    pub fn get_mut(&mut self, at: u32) -> Option<&mut Piece<'t>> {
+        self.all.get_mut(at as usize)
+    }
+
+    /// Takes a piece into use; `NONE` when there is none.
+    pub fn take(&mut self, piece: Piece<'t>) -> u32 {
+        let at = if self.spare == NONE { self.fresh } else { self.spare };
+        let Some(slot) = self.all.get_mut(at as usize) else { return NONE };
+        if self.spare == NONE {
+            self.fresh += 1;
+        } else {
+            self.spare = slot.next;
+        }
+        *slot = piece;
+        self.left -= 1;
+        at
+    }
+
+    /// Takes a piece out of use: what it was, and its successor.
+    pub fn give(&mut self, at: u32) -> Option<Piece<'t>> {
+        let slot = self.all.get_mut(at as usize)?;
+        let piece = core::mem::replace(slot, Piece { next: self.spare, ..Piece::EMPTY });
+        self.spare = at;
+        self.left += 1;
+        Some(piece)
+    }
+
+    /// The chain from `at` on.
+    pub fn chain(&self, mut at: u32) -> impl Iterator<Item = &Piece<'t>> {
+        core::iter::from_fn(move || {
+            let piece = self.get(at)?;
+            at = piece.next;
+            Some(piece)
+        })
+    }
+
+    /// The piece behind those of the next `pages` pages from `at` on.
+    pub fn skip(&self, mut at: u32, pages: u32) -> u32 {
+        let mut left = pages as usize;
+        while let Some(piece) = self.get(at)
+            && left > 0
+        {
+            left = left.saturating_sub(piece.slots.len());
+            at = piece.next;
+        }
+        at
+    }
+
+    /// All entries of the chain from `at` on, in order.
+    pub fn entries(&self, at: u32) -> impl Iterator<Item = &'t Entry> {
+        self.chain(at).flat_map(|piece| piece.slots)
+    }
+}
+
+/// Clears entries: one store each.
+#[inline]
+pub(crate) fn clear(slots: &[Entry]) {
+    let (fours, rest) = slots.as_chunks::<4>();
+    for four in fours {
+        for slot in four {
+            slot.store(ZERO);
+        }
+    }
+    for slot in rest {
+        slot.store(ZERO);
+    }
+}
+
+/// Maps consecutive pages, or blocks of `step` bytes, from `descriptor` on: one store each.
+#[inline]
+pub(crate) fn fill(slots: &[Entry], mut descriptor: u64, step: u64) {
+    let (fours, rest) = slots.as_chunks::<4>();
+    for four in fours {
+        for slot in four {
+            slot.store(descriptor);
+            descriptor = descriptor.wrapping_add(step);
+        }
+    }
+    for slot in rest {
+        slot.store(descriptor);
+        descriptor = descriptor.wrapping_add(step);
+    }
+}

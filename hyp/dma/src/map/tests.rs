@@ -1,0 +1,10 @@
+//! Maps under every strategy, against a device that remembers all it ever reached.
+
+mod attacks;
+mod everyday;
+mod harness;
+mod random;
+
+use bulkhead_core::bundle::DmamapStrategy;
+
+const STRATEGIES: [DmamapStrategy; 6] = DmamapStrategy::ALL;

@@ -1,0 +1,153 @@
+//! What drivers do, under every strategy.
+
+use bulkhead_core::{bundle::DmamapStrategy, stage2::Access};
+
+use super::{
+    STRATEGIES,
+    harness::{Machine, PHYS, RAM_BYTES, segment},
+};
+use crate::map::{AnyMap, Direction, LoadError, MapParams, Segment};
+
+/// A segment list of every kind that loads tell apart.
+fn lists() -> [std::vec::Vec<Segment>; 7] {
+    [
+        [segment(0x1234, 100)].to_vec(),
+        [segment(0xff, 0x1_0000)].to_vec(),
+        [segment(0x5000, 1514), segment(0x9800, 2048)].to_vec(),
+        [segment(0x5000, 66), segment(0x9800, 0x800), segment(0x7fff, 1)].to_vec(),
+        [segment(0x5000, 4096), segment(0x3001, 4095), segment(0x3000, 1), segment(RAM_BYTES - 1, 1)].to_vec(),
+        [segment(0x5000, 66), segment(0x9800, 5000), segment(0xf_0001, 0x3000)].to_vec(),
+        [segment(0, 1), segment(0, 1), segment(0, 1), segment(0, 1), segment(0, 1), segment(0, 1)].to_vec(),
+    ]
+}
+
+/// Would miss: an IOVA that leads elsewhere, rights that the direction does not give, an offset in a page that is
+/// lost, a page that stays mapped.
+#[test]
+fn loads_reach_their_segments_and_nothing_else() {
+    for strategy in STRATEGIES {
+        let mut machine = Machine::new(strategy);
+        let handle = machine.create(0, &MapParams::new(0x1_0000, 8)).expect("room").handle;
+        for (direction, access) in [
+            (Direction::DeviceReads, Access::READ),
+            (Direction::DeviceWrites, Access::WRITE),
+            (Direction::Both, Access::READ | Access::WRITE),
+        ] {
+            for mut list in lists() {
+                let pages = machine.load(handle, direction, &mut list).expect("fits");
+                for segment in &list {
+                    let phys = PHYS + (segment.ipa.as_u64() - super::harness::RAM);
+                    for at in [0, segment.bytes / 2, segment.bytes - 1] {
+                        let reach = machine.touch(segment.iova.as_u64() + at);
+                        assert_eq!(reach, Some((phys + at, access)), "{strategy:?} {segment:?}");
+                    }
+                }
+                let expected = if strategy == DmamapStrategy::OneToOne { 1..=pages } else { pages..=pages };
+                let mapped = u32::try_from(machine.mapped().len()).expect("few");
+                assert!(expected.contains(&mapped), "{strategy:?}: {mapped} for {pages}");
+                machine.unload(handle).expect("a map");
+                machine.unload(handle).expect("again is nothing");
+                assert!(machine.mapped().is_empty());
+                assert_eq!(machine.load(handle, direction, &mut list), Err(LoadError::Unflushed), "{strategy:?}");
+                machine.sync(0);
+                assert!(list.iter().all(|segment| machine.touch(segment.iova.as_u64()).is_none()));
+            }
+        }
+        machine.destroy(handle).expect("a map");
+        machine.space.drain(&mut machine.channels[0]);
+        machine.sync(0);
+        assert_eq!((machine.space.leased_pages(), machine.space.leaf_tables()), (0, (0, 0)), "{strategy:?}");
+        // The root and the tables of two GiB.
+        assert_eq!(machine.pool.out(), 3, "{strategy:?}");
+    }
+}
+
+/// Would miss: ring slots that are not neighbours, a lease of another length than promised.
+#[test]
+fn maps_made_in_order_lie_in_order() {
+    let mut machine = Machine::new(DmamapStrategy::Reserve);
+    let mut create = || machine.create(0, &MapParams::new(2048, 3)).expect("room");
+    let created = [create(), create(), create()];
+    for pair in created.windows(2) {
+        assert_eq!(pair[0].bytes, (1 + 3 + 1) * 4096);
+        assert_eq!(pair[1].base.as_u64(), pair[0].base.as_u64() + pair[0].bytes);
+    }
+}
+
+/// Would miss: a lease over 2 MiB whose second table is not its own, or whose parts are not one after the other.
+#[test]
+fn a_load_spans_leaf_tables() {
+    for strategy in STRATEGIES {
+        let mut machine = Machine::new(strategy);
+        let handle = machine.create(0, &MapParams::new(5 << 20, 2)).expect("room").handle;
+        let mut list = [segment(0x800, 3 << 20), segment(0x40_0000, 1 << 20)];
+        assert_eq!(machine.load(handle, Direction::Both, &mut list), Ok(769 + 256));
+        for segment in list {
+            let reach = machine.touch(segment.iova.as_u64() + segment.bytes - 1).expect("mapped").0;
+            assert_eq!(reach, PHYS + segment.ipa.as_u64() - super::harness::RAM + segment.bytes - 1);
+        }
+        assert_eq!(machine.mapped().len(), 1025);
+        machine.unload(handle).expect("a map");
+        assert!(machine.mapped().is_empty());
+    }
+}
+
+/// Would miss: a block that is mapped by pages, split, or put where a leaf table's flush is to come.
+#[test]
+fn a_map_of_blocks_takes_one_store_each() {
+    let mut machine = Machine::new(DmamapStrategy::Reserve);
+    let params = MapParams { align: 2 << 20, ..MapParams::new(4 << 20, 2) };
+    let created = machine.create(0, &params).expect("room");
+    assert_eq!((created.base.as_u64() % (2 << 20), created.bytes), (0, (4 << 20) + 4096));
+    assert_eq!(machine.space.leaf_tables(), (0, 0));
+    let mut wrong = [segment(0x1000, 2 << 20)];
+    assert_eq!(machine.load(created.handle, Direction::Both, &mut wrong), Err(LoadError::NotBlocks(0)));
+    let mut list = [segment(4 << 20, 2 << 20), segment(0, 2 << 20)];
+    assert_eq!(machine.load(created.handle, Direction::Both, &mut list), Ok(2));
+    assert_eq!(machine.mapped().len(), 1024);
+    let second = machine.touch(list[1].iova.as_u64() + 0x1234).expect("mapped").0;
+    assert_eq!(second, PHYS + 0x1234);
+    assert_eq!(machine.channels[0].counters().loaded_pages, 1024);
+    machine.destroy(created.handle).expect("a map");
+    assert!(machine.mapped().is_empty());
+    assert!(machine.space.leased_pages() > 0, "not before its flush");
+    machine.sync(0);
+    assert_eq!(machine.space.leased_pages(), 0);
+    assert_eq!(machine.touch(list[1].iova.as_u64()), None);
+}
+
+/// Would miss: a state that the types show wrongly.
+#[test]
+fn states_are_types() {
+    let mut machine = Machine::new(DmamapStrategy::Reserve);
+    let handle = machine.create(0, &MapParams::new(4096, 1)).expect("room").handle;
+    let Ok(AnyMap::Empty(map)) = machine.channels[0].map(handle) else { panic!("created") };
+    let (map, error) = map.load(Direction::Both, &mut []).expect_err("nothing to load");
+    assert_eq!(error, LoadError::BadCount(0));
+    let map = map.load(Direction::Both, &mut [segment(0, 1)]).expect("fits");
+    let map = map.unload().expect("a map").settle().expect_err("no SYNC");
+    let handle = map.handle();
+    machine.sync(0);
+    assert!(matches!(machine.channels[0].map(handle), Ok(AnyMap::Empty(_))));
+}
+
+/// Would miss: a page that is let go while a second map has it.
+#[test]
+fn a_page_in_two_maps_is_held_until_the_last_is_flushed() {
+    let mut machine = Machine::new(DmamapStrategy::Reserve);
+    let maps = [0, 1].map(|_| machine.create(0, &MapParams::new(4096, 1)).expect("room").handle);
+    let page = segment(0x5000, 1);
+    for handle in maps {
+        machine.load(handle, Direction::Both, &mut [page]).expect("fits");
+    }
+    assert_eq!(machine.channels[0].holds(page.ipa).loaded, 2);
+    assert_eq!(machine.channels[0].holds(segment(0x6000, 1).ipa).loaded, 0);
+    machine.unload(maps[0]).expect("a map");
+    let holds = machine.channels[0].holds(page.ipa);
+    assert_eq!((holds.loaded, holds.has_unflushed), (1, true));
+    machine.unload(maps[1]).expect("a map");
+    assert!(machine.channels[0].holds(page.ipa).has_unflushed);
+    machine.sync(0);
+    let holds = machine.channels[0].holds(page.ipa);
+    assert_eq!((holds.loaded, holds.has_unflushed), (0, false));
+}

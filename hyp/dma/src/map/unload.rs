@@ -1,0 +1,59 @@
+//! Unload: leaves are cleared, and their pages gathered for the batch's flush.
+
+use bulkhead_core::addr::{Iova, PAGE_SIZE};
+
+use super::{Channel, Handle, HandleError, handle::LOADED, piece::clear, record::Kind};
+use crate::{
+    strategy::{leave, owner},
+    tree::ZERO,
+};
+
+impl Channel<'_> {
+    /// Takes everything out of a map. It is unflushed then, until the channel's batch is settled. A map that is not
+    /// loaded stays as it is.
+    pub fn unload(&mut self, handle: Handle) -> Result<(), HandleError> {
+        if let Some(record) = self.records.get_mut(handle.index())
+            && record.word == handle.0 | LOADED
+            && let Some(slots) = record.run.get(..record.used as usize)
+        {
+            clear(slots);
+            record.word = handle.0;
+            record.stamp = self.batch.add(Iova::new(record.base), record.used.into());
+            return Ok(());
+        }
+        self.unload_any(handle)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unload_any(&mut self, handle: Handle) -> Result<(), HandleError> {
+        let record = self.find(handle)?;
+        if !record.is_loaded() {
+            return Ok(());
+        }
+        let (base, kind, pieces) = (Iova::new(record.base), record.kind, record.pieces);
+        let (used, leaf_pages) = (record.used, record.leaf_pages());
+        let mut stamp = record.stamp;
+        if kind == Kind::PerSegment {
+            let mut at = pieces;
+            while let Some(piece) = self.pieces.get(at) {
+                leave(piece, owner(handle));
+                let first = Iova::new(u64::from(piece.first) * PAGE_SIZE);
+                stamp = self.batch.add(first, piece.slots.len() as u64);
+                at = piece.next;
+            }
+        } else {
+            for entry in self.pieces.entries(pieces).take(used as usize) {
+                entry.store(ZERO);
+            }
+            stamp = self.batch.add(base, u64::from(used) * leaf_pages);
+        }
+        let record = self.find_mut(handle)?;
+        record.word &= !LOADED;
+        record.stamp = stamp;
+        if matches!(kind, Kind::PerLoad | Kind::PerSegment) {
+            self.list(handle.place());
+        }
+        Ok(())
+    }
+}

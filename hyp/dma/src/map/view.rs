@@ -1,0 +1,38 @@
+//! What can be said of a map: for queries.
+
+use bulkhead_core::addr::Iova;
+
+use super::{Record, record::Kind};
+use crate::flush::Batch;
+
+/// A map as it is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct View {
+    /// First address of its lease; of its last load where each load takes one.
+    pub base: Iova,
+    /// Pages that are loaded.
+    pub pages: u64,
+    /// It is loaded.
+    pub is_loaded: bool,
+    /// It was unloaded, and that is not flushed.
+    pub is_unflushed: bool,
+}
+
+impl View {
+    pub(super) fn of(record: &Record<'_>, batch: &Batch) -> Self {
+        let is_loaded = record.is_loaded();
+        Self {
+            base: Iova::new(record.base),
+            pages: if is_loaded { u64::from(record.used) * record.leaf_pages() } else { 0 },
+            is_loaded,
+            is_unflushed: !is_loaded && !batch.is_settled(record.stamp),
+        }
+    }
+}
+
+impl Record<'_> {
+    /// Pages that one of its entries maps.
+    pub(super) fn leaf_pages(&self) -> u64 {
+        if self.kind == Kind::Blocks { 512 } else { 1 }
+    }
+}
