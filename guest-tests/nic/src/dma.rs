@@ -1,6 +1,8 @@
 //! How the device reaches this program's memory: what a driver asks for, in bus_dma(9)'s words.
 
 pub mod identity;
+pub mod maps;
+mod ring;
 
 /// Most parts of one packet.
 pub const SEGMENTS_MAX: usize = 3;

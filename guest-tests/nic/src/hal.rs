@@ -33,21 +33,28 @@ pub fn offer(iovas: [u64; SEGMENTS_MAX]) {
     TAKEN.store(0, Ordering::Relaxed);
 }
 
-/// Maps the blocks of the next virtqueue, in the order in which it asks for them, for as long as the program runs.
+/// Maps the blocks of the next virtqueue, in the order in which it asks for them.
 pub fn prepare_queue<D: Dma>(dma: &mut D, pages: [usize; BLOCKS]) {
     let directions = [Direction::DeviceReads, Direction::DeviceWrites];
     for ((block, count), direction) in pages.into_iter().enumerate().zip(directions) {
-        let segment = Segment::of(heap::pages(count));
-        let mut map = dma.create(segment.bytes, 1);
-        dma.load(&mut map, &[segment], direction);
-        dma.run();
-        let [iova, ..] = dma.iovas(&map);
+        let (memory, iova) = map_for_good(dma, count, direction);
         BLOCK_IOVAS[block].store(iova, Ordering::Relaxed);
-        BLOCK_ADDRESSES[block].store(segment.address, Ordering::Relaxed);
-        // Loaded for good: a map that goes away without an unload stays loaded.
-        core::mem::forget(map);
+        BLOCK_ADDRESSES[block].store(Segment::of(memory).address, Ordering::Relaxed);
     }
     BLOCKS_TAKEN.store(0, Ordering::Relaxed);
+}
+
+/// New pages that the device reaches for as long as the program runs, and where it finds them.
+pub fn map_for_good<D: Dma>(dma: &mut D, pages: usize, direction: Direction) -> (&'static mut [u8], u64) {
+    let memory = heap::pages(pages);
+    let segment = Segment::of(memory);
+    let mut map = dma.create(segment.bytes, 1);
+    dma.load(&mut map, &[segment], direction);
+    dma.run();
+    let [iova, ..] = dma.iovas(&map);
+    // A map that goes away without an unload stays loaded.
+    core::mem::forget(map);
+    (memory, iova)
 }
 
 /// The program's side of `virtio-drivers`.

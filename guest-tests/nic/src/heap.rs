@@ -2,8 +2,9 @@
 
 use core::{
     alloc::{GlobalAlloc, Layout},
+    arch::asm,
     ptr,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use bulkhead_guest_tests::params;
@@ -53,4 +54,31 @@ pub fn pages(count: usize) -> &'static mut [u8] {
     assert!(!start.is_null(), "no {count} pages of memory are left");
     // SAFETY: the block is new, zeroed, of this many bytes, and never freed.
     unsafe { core::slice::from_raw_parts_mut(start, bytes) }
+}
+
+/// `count` zeroed pages of words, for good, which others write to as well.
+pub fn words(count: usize) -> &'static [AtomicU64] {
+    let (words, _) = pages(count).as_chunks_mut::<8>();
+    let (start, len) = (words.as_mut_ptr().cast::<AtomicU64>(), words.len());
+    // SAFETY: pages are aligned for words, any bytes are words, and these are borrowed for good.
+    unsafe { core::slice::from_raw_parts(start, len) }
+}
+
+/// Runs `program` with a stack of `count` pages: what the runtime gives is 32 KiB.
+pub fn with_stack(count: usize, program: extern "C" fn()) {
+    let top = pages(count).as_mut_ptr_range().end;
+    // SAFETY: the stack is this call's alone, its top aligned; the old one is back when the call returns, with the
+    // registers that the ABI keeps.
+    unsafe {
+        asm!(
+            "mov x20, sp",
+            "mov sp, {top}",
+            "blr {program}",
+            "mov sp, x20",
+            top = in(reg) top,
+            program = in(reg) program,
+            out("x20") _,
+            clobber_abi("C"),
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! A single TCP stream through a passed-through virtio NIC, each way, in virtual time.
 //!
-//! `dma=` on the command line chooses how the device reaches memory: `identity`. `mib=` is how much goes each way.
+//! `dma=` on the command line chooses how the device reaches memory: `identity` or `dmamap`. `mib=` is how much goes each way.
 #![no_std]
 #![no_main]
 
@@ -16,18 +16,26 @@ mod stream;
 
 use bulkhead_guest_tests::{gic, params, println, program};
 
-use dma::{Dma, identity::Identity};
+use dma::{Dma, identity::Identity, maps::Maps};
 use nic::Nic;
 use stack::Stack;
 use stream::Way;
 
 program!(main);
 
+/// Pages of the stack: the DMA maps' ring holds all that is under way.
+const STACK_PAGES: usize = 64;
+
 fn main() {
     heap::init();
     gic::init();
+    heap::with_stack(STACK_PAGES, start);
+}
+
+extern "C" fn start() {
     match params::argument("dma").unwrap_or("identity") {
         "identity" => run(Identity::default()),
+        "dmamap" => run(Maps::new()),
         other => println!("FAIL: dma={other} is no way to reach memory"),
     }
 }

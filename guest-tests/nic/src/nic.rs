@@ -31,8 +31,10 @@ const QUEUE_PAGES: [usize; 2] = [2, 1];
 /// Queue numbers (virtio 1.2, 5.1.2).
 const RECEIVE_QUEUE: u16 = 0;
 const TRANSMIT_QUEUE: u16 = 1;
-/// Most packets each way that one turn handles, and so most unloads of one way that one call carries.
-const BATCH: usize = 32;
+/// Most packets of one way that one call loads, and most that it unloads.
+const BATCH: usize = 64;
+/// Loads and unloads that are worth a call while there is other work.
+const CALL_LEN: usize = 2 * BATCH;
 /// Bytes of the header before each frame (virtio 1.2, 5.1.6), all zero: nothing is offloaded.
 const HEADER_BYTES: usize = 12;
 /// Bytes of the longest Ethernet frame, without its checksum.
@@ -114,10 +116,16 @@ impl<D: Dma> Nic<D> {
         Traffic { received: self.receive.packets(), sent: self.transmit.packets(), sleeps: self.sleeps }
     }
 
-    /// Takes back what the device is done with, gives it what is new: all maps of both by one call.
-    pub fn turn(&mut self) {
+    /// Takes back what the device is done with, gives it what is new: all maps of both by one call, and that when enough
+    /// have gathered, or when there is nothing else to do and nothing more to come by itself. Whether anything was done.
+    pub fn turn(&mut self, is_idle: bool) -> bool {
         self.receive.gather(&mut self.dma);
         self.transmit.gather(&mut self.dma);
+        let gathered = self.receive.gathered() + self.transmit.gathered();
+        let is_urgent = is_idle && !self.transmit.is_busy();
+        if gathered == 0 || (gathered < CALL_LEN && !is_urgent) {
+            return false;
+        }
         self.dma.run();
         if self.receive.commit(&self.dma) {
             self.transport.notify(RECEIVE_QUEUE);
@@ -125,6 +133,7 @@ impl<D: Dma> Nic<D> {
         if self.transmit.commit(&self.dma) {
             self.transport.notify(TRANSMIT_QUEUE);
         }
+        true
     }
 
     /// Sleeps until the device has something, unless it has by now.
@@ -133,7 +142,7 @@ impl<D: Dma> Nic<D> {
         self.transmit.interrupt_on_use(true);
         // Before the look at the queues, the device must see that interrupts are wanted.
         cpu::dsb();
-        if !self.receive.has_used() && !self.transmit.is_worth_a_turn() {
+        if !self.receive.has_used() && !self.transmit.has_used() {
             self.sleeps += 1;
             let start = CNTVCT_EL0.read();
             // Interrupts are masked: this returns with the interrupt pending.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use smoltcp::{
-    iface::{Config, Interface, SocketHandle, SocketSet},
+    iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
     phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken},
     socket::tcp,
     time::Instant,
@@ -112,13 +112,15 @@ impl<D: Dma> Stack<D> {
     /// Moves packets until `is_done` finds what it waits for; sleeps when there is nothing to move.
     pub fn run_until(&mut self, mut is_done: impl FnMut(&mut tcp::Socket<'static>) -> Progress) {
         loop {
-            self.nic.turn();
             let polled = self.interface.poll(now(&self.nic), &mut self.nic, &mut self.sockets);
-            match is_done(self.sockets.get_mut(self.socket)) {
-                Progress::Done => return,
-                Progress::Made => {}
-                Progress::Nothing if polled == smoltcp::iface::PollResult::None => self.nic.wait(),
-                Progress::Nothing => {}
+            let progress = is_done(self.sockets.get_mut(self.socket));
+            if progress == Progress::Done {
+                return;
+            }
+            let is_idle = polled == PollResult::None && progress == Progress::Nothing;
+            let has_turned = self.nic.turn(is_idle);
+            if is_idle && !has_turned {
+                self.nic.wait();
             }
         }
     }

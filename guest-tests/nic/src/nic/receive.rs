@@ -96,6 +96,11 @@ impl<M> Receive<M> {
         }
     }
 
+    /// Loads and unloads that were asked for.
+    pub(super) fn gathered(&self) -> usize {
+        self.unloading.len() + self.loading.len()
+    }
+
     /// After the call: what came may be read, the device gets new buffers. Whether it is to be told.
     pub(super) fn commit<D: Dma<Map = M>>(&mut self, dma: &D) -> bool {
         self.ready.extend(self.unloading.drain(..));

@@ -9,8 +9,10 @@ use crate::{
     heap::{self, PAGE_BYTES},
 };
 
-/// Each packet takes three descriptors at most.
-const SLOTS: usize = QUEUE_LEN / SEGMENTS_MAX;
+/// Packets of full length that the queue holds.
+const QUEUE_PACKETS: usize = QUEUE_LEN / SEGMENTS_MAX;
+/// As many as the queue holds, and a batch that is written meanwhile.
+const SLOTS: usize = QUEUE_PACKETS + BATCH;
 /// Ethernet, IPv4 and TCP headers.
 const PROTOCOL_BYTES: usize = 14 + 20 + 20;
 /// Where the virtio header begins: half of a full packet's payload then lies in one page and half in the next.
@@ -18,21 +20,33 @@ const START: usize = PAGE_BYTES - (FRAME_BYTES - PROTOCOL_BYTES) / 2 - PROTOCOL_
 /// Slots that answers to received packets find free, whatever is being sent.
 const RESERVED: usize = 4;
 
-/// A buffer of two pages, and its map.
+/// Bytes of a place for a packet that is hardly more than headers, an acknowledgement for instance. These places are
+/// mapped for good, as drivers do that copy what is small: such a packet takes no load.
+const SMALL_BYTES: usize = 128;
+
+/// A buffer of two pages, its map, and its place for small packets.
 struct Buffer<M> {
     map: M,
     pages: &'static mut [u8],
+    small: &'static mut [u8],
+    small_iova: u64,
     /// Without the virtio header.
     frame_bytes: usize,
 }
 
 impl<M> Buffer<M> {
-    /// The packet's parts: headers, payload in the first page, payload in the second.
+    fn is_small(&self) -> bool {
+        HEADER_BYTES + self.frame_bytes <= SMALL_BYTES
+    }
+
+    /// The packet's parts: headers, payload in the first page, payload in the second; a small one is one part.
     fn parts(&self) -> [&[u8]; SEGMENTS_MAX] {
-        let start_to_payload = HEADER_BYTES + PROTOCOL_BYTES.min(self.frame_bytes);
+        if self.is_small() {
+            return [&self.small[..HEADER_BYTES + self.frame_bytes], &[], &[]];
+        }
+        let payload = START + HEADER_BYTES + PROTOCOL_BYTES;
         let end = START + HEADER_BYTES + self.frame_bytes;
-        let payload = START + start_to_payload;
-        let middle = end.clamp(payload, PAGE_BYTES.max(payload));
+        let middle = end.min(PAGE_BYTES);
         [&self.pages[START..payload], &self.pages[payload..middle], &self.pages[middle..end]]
     }
 
@@ -48,10 +62,10 @@ pub struct Transmit<M> {
     /// Slot of each chain's first descriptor.
     slot_of: Vec<usize>,
     idle: Vec<usize>,
-    /// Written, to be loaded and given to the device.
+    /// Written, to be loaded.
     pending: VecDeque<usize>,
-    /// Loads that were asked for, from the front of `pending`.
-    loading: usize,
+    /// To be given to the device once they are loaded; small ones are.
+    loading: Vec<usize>,
     /// Sent, idle once they are unloaded.
     unloading: Vec<usize>,
     packets: u64,
@@ -62,15 +76,24 @@ pub struct Slot<'a, M>(&'a mut Transmit<M>);
 
 impl<M> Transmit<M> {
     pub(super) fn new<D: Dma<Map = M>>(queue: Queue, dma: &mut D) -> Self {
+        let (small, small_iova) =
+            hal::map_for_good(dma, (SLOTS * SMALL_BYTES).div_ceil(PAGE_BYTES), Direction::DeviceReads);
         let bytes = (HEADER_BYTES + FRAME_BYTES) as u64;
-        let buffer = |_| Buffer { map: dma.create(bytes, SEGMENTS_MAX), pages: heap::pages(2), frame_bytes: 0 };
+        let buffer = |(small, small_iova)| Buffer {
+            map: dma.create(bytes, SEGMENTS_MAX),
+            pages: heap::pages(2),
+            small,
+            small_iova,
+            frame_bytes: 0,
+        };
+        let places = small.chunks_exact_mut(SMALL_BYTES).zip((small_iova..).step_by(SMALL_BYTES));
         Self {
             queue,
-            buffers: (0..SLOTS).map(buffer).collect(),
+            buffers: places.take(SLOTS).map(buffer).collect(),
             slot_of: vec![0; QUEUE_LEN],
             idle: (0..SLOTS).rev().collect(),
             pending: VecDeque::with_capacity(SLOTS),
-            loading: 0,
+            loading: Vec::with_capacity(BATCH),
             unloading: Vec::with_capacity(SLOTS),
             packets: 0,
         }
@@ -81,20 +104,35 @@ impl<M> Transmit<M> {
         self.packets
     }
 
-    /// Whether the device is to interrupt when it has sent something; of interest only to who waits for a free slot.
+    /// Packets of full length that the queue has room for.
+    fn room(&self) -> usize {
+        self.queue.available_desc() / SEGMENTS_MAX
+    }
+
+    /// Whether the queue has no room for a batch: until then, what was sent stays loaded.
+    fn is_short(&self) -> bool {
+        self.room() < BATCH
+    }
+
+    /// Whether the device still has much to send: it will give back many slots at once.
+    pub(super) fn is_busy(&self) -> bool {
+        QUEUE_PACKETS - self.room() > QUEUE_PACKETS / 4
+    }
+
+    /// Whether the device is to interrupt when it has sent something; of interest only to who waits for room.
     pub(super) fn interrupt_on_use(&mut self, is_wanted: bool) {
-        let is_short = self.idle.len() < BATCH;
+        let is_short = self.is_short();
         self.queue.set_dev_notify(is_wanted && is_short);
     }
 
-    /// Whether a turn would free slots that are short, or send something.
-    pub(super) fn is_worth_a_turn(&self) -> bool {
-        !self.pending.is_empty() || (self.idle.len() < BATCH && self.queue.can_pop())
+    /// Whether the device has sent something and its room is needed.
+    pub(super) fn has_used(&self) -> bool {
+        self.is_short() && self.queue.can_pop()
     }
 
-    /// Asks for the loads of what is to be sent, and, when slots run short, for the unloads of what has been.
+    /// Asks for the loads of what is to be sent, and, when room runs short, for the unloads of what has been.
     pub(super) fn gather<D: Dma<Map = M>>(&mut self, dma: &mut D) {
-        if self.idle.len() < BATCH {
+        if self.is_short() {
             while self.unloading.len() < BATCH {
                 let Some(token) = self.queue.peek_used() else { break };
                 let number = self.slot_of[usize::from(token)];
@@ -103,36 +141,50 @@ impl<M> Transmit<M> {
                 // SAFETY: these parts were added under this token, and nothing has touched them since.
                 let sent = unsafe { self.queue.pop_used(token, &buffer.parts()[..count], &mut []) };
                 sent.expect("the device returns what it was given");
-                dma.unload(&mut buffer.map);
-                self.unloading.push(number);
+                if buffer.is_small() {
+                    self.idle.push(number);
+                } else {
+                    dma.unload(&mut buffer.map);
+                    self.unloading.push(number);
+                }
             }
         }
-        self.loading = self.pending.len().min(BATCH);
-        for number in self.pending.iter().take(self.loading) {
-            let buffer = &mut self.buffers[*number];
-            let count = buffer.count();
-            let segments = buffer.parts().map(Segment::of);
-            dma.load(&mut buffer.map, &segments[..count], Direction::DeviceReads);
+        while self.loading.len() < BATCH && self.loading.len() < self.room() {
+            let Some(number) = self.pending.pop_front() else { break };
+            let buffer = &mut self.buffers[number];
+            if !buffer.is_small() {
+                let count = buffer.count();
+                let segments = buffer.parts().map(Segment::of);
+                dma.load(&mut buffer.map, &segments[..count], Direction::DeviceReads);
+            }
+            self.loading.push(number);
         }
+    }
+
+    /// Loads and unloads that were asked for, and packets that need none.
+    pub(super) fn gathered(&self) -> usize {
+        self.unloading.len() + self.loading.len()
     }
 
     /// After the call: the device gets what was loaded. Whether it is to be told.
     pub(super) fn commit<D: Dma<Map = M>>(&mut self, dma: &D) -> bool {
         self.idle.append(&mut self.unloading);
-        for number in self.pending.drain(..self.loading) {
+        let is_new = !self.loading.is_empty();
+        for number in self.loading.drain(..) {
             let buffer = &self.buffers[number];
-            hal::offer(dma.iovas(&buffer.map));
+            let small = [buffer.small_iova, 0, 0];
+            hal::offer(if buffer.is_small() { small } else { dma.iovas(&buffer.map) });
             // SAFETY: the buffer lives for ever, and is left alone until the device has given it back.
             let token = unsafe { self.queue.add(&buffer.parts()[..buffer.count()], &mut []) };
             self.slot_of[usize::from(token.expect("descriptors were counted"))] = number;
             self.packets += 1;
         }
-        self.loading > 0 && self.queue.should_notify()
+        is_new && self.queue.should_notify()
     }
 
     /// A slot for a packet of the program's own accord.
     pub fn slot(&mut self) -> Option<Slot<'_, M>> {
-        let is_free = self.idle.len() > RESERVED && self.pending.len() < BATCH;
+        let is_free = self.idle.len() > RESERVED && self.pending.len() + self.loading.len() < BATCH;
         is_free.then_some(Slot(self))
     }
 
@@ -149,8 +201,9 @@ impl<M> Slot<'_, M> {
         let number = transmit.idle.pop().expect("a slot was seen free");
         let buffer = &mut transmit.buffers[number];
         buffer.frame_bytes = bytes;
-        let frame = START + HEADER_BYTES;
-        let result = write(&mut buffer.pages[frame..frame + bytes]);
+        let frame = HEADER_BYTES..HEADER_BYTES + bytes;
+        let result =
+            write(if buffer.is_small() { &mut buffer.small[frame] } else { &mut buffer.pages[START..][frame] });
         transmit.pending.push_back(number);
         result
     }
