@@ -10,14 +10,23 @@ extern crate alloc;
 #[path = "../../nic/src/heap.rs"]
 mod heap;
 mod leases;
+mod maps;
 mod meter;
 
 use bulkhead_guest_tests::program;
 
 program!(main);
 
+/// Pages of the stack: a space and its storage pass over it by value.
+const STACK_PAGES: usize = 64;
+
 fn main() {
     heap::init();
+    heap::with_stack(STACK_PAGES, count);
+}
+
+extern "C" fn count() {
     meter::check();
     leases::run();
+    maps::run();
 }
