@@ -17,6 +17,7 @@ use log::{error, warn};
 use spin::Once;
 
 use crate::{
+    dmamap::Retired,
     guest_memory::GuestRam,
     lock::Mutex,
     pci::Ecam,
@@ -159,9 +160,9 @@ impl Bridge {
         Ok(())
     }
 
-    /// Rule 4: registers unmapped, mastering off, streams in abort and flushed, functions reset. `ram` learns of each SMMU
-    /// whose flush completed: only then does it settle.
-    pub fn detach(&mut self, vm: &Vm, ram: &mut Unflushed<GuestRam>) {
+    /// Rule 4: registers unmapped, mastering off, streams in abort and flushed, functions reset. `ram` and the
+    /// space of DMA maps learn of each SMMU whose flush completed: only then do they settle.
+    pub fn detach(&mut self, vm: &Vm, ram: &mut Unflushed<GuestRam>, maps: &mut Option<Unflushed<Retired>>) {
         if !core::mem::replace(&mut self.is_attached, false) {
             return;
         }
@@ -177,7 +178,9 @@ impl Bridge {
         for id in vm.smmus() {
             match smmu::with(id, |driver| take_back(driver, vm)) {
                 Some(Ok(flushed)) => {
-                    if let Err(problem) = ram.witness(&Witness { smmu: id, flushed }) {
+                    let witness = Witness { smmu: id, flushed };
+                    let maps = maps.as_mut().map_or(Ok(()), |maps| maps.witness(&witness));
+                    if let Err(problem) = ram.witness(&witness).and(maps) {
                         error!("vm {}: {problem}", vm.name());
                     }
                 }

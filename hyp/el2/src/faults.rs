@@ -4,7 +4,6 @@ use bulkhead_core::{
     addr::Iova,
     ids::{PciFunction, SmmuId, StreamKey},
 };
-use bulkhead_dma::Place;
 use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
 use log::{error, warn};
 
@@ -123,17 +122,13 @@ fn find_device(stream: StreamKey) -> Option<(&'static Vm, PciFunction)> {
     vm::all().find_map(|vm| Some((vm, vm.devices().find(|device| device.stream == stream)?.function)))
 }
 
-/// Where an address lies from the RAM of the VM.
+/// Where an address lies from what the VM's devices reach.
 struct Where(Option<Iova>, Option<&'static Vm>);
 
 impl core::fmt::Display for Where {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (Some(iova), Some(vm)) = (self.0, self.1) else { return Ok(()) };
-        match vm.dma.place_of(iova) {
-            Place::Inside => f.write_str(", inside its RAM"),
-            Place::Below(bytes) => write!(f, ", {bytes:#x} bytes below its RAM"),
-            Place::Past(bytes) => write!(f, ", {bytes:#x} bytes past its RAM"),
-        }
+        vm.dma.describe(iova, f)
     }
 }
 

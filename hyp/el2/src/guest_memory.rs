@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering::{Acquire, Release};
 
 use bulkhead_core::{
-    addr::{AddrRange, Address, BLOCK_2M, PAGE_SIZE, PhysAddr},
+    addr::{AddrRange, BLOCK_2M, PAGE_SIZE, PhysAddr},
     ids::{SmmuId, Vmid},
 };
 use bulkhead_dma::{Flushed, Unflushed};

@@ -9,7 +9,7 @@ use bulkhead_vdev::vgic::Effects;
 use spin::Once;
 
 use crate::{
-    boot, faults, gic, keyboard, panic,
+    boot, dmamap, faults, gic, keyboard, panic,
     percpu::PerCpu,
     virtual_gic,
     vm::{State, Vm},
@@ -108,7 +108,10 @@ fn own(cpu: &'static PerCpu, interrupt: IntId) {
     }
     match source_of(interrupt) {
         Some(Source::Uart) => keyboard::interrupt(),
-        Some(Source::Timer) => keyboard::tick(),
+        Some(Source::Timer) => {
+            keyboard::tick();
+            dmamap::tick();
+        }
         Some(Source::SmmuEvents(id)) => faults::event_interrupt(id),
         Some(Source::SmmuError(id)) => faults::global_error_interrupt(id),
         Some(Source::SmmuCombined(id)) => faults::drain(id),

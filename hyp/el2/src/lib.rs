@@ -1,10 +1,12 @@
 //! Bulkhead at EL2: the only crate with unsafe code, a thin layer under the logic crates.
 #![no_std]
 
+pub mod arena;
 pub mod boot;
 pub mod bridge;
 pub mod cache;
 pub mod console;
+pub mod dmamap;
 pub mod el1;
 pub mod faults;
 pub mod firmware;
@@ -26,6 +28,7 @@ pub mod panic;
 pub mod pci;
 pub mod percpu;
 pub mod pointer;
+pub mod reach;
 pub mod shell;
 pub mod smmu;
 pub mod speculation;

@@ -7,6 +7,7 @@ use bulkhead_core::addr::{AddrRange, Ipa};
 use log::{error, info, warn};
 
 use crate::{
+    dmamap::Maps,
     el1, faults, firmware, gic,
     guest_memory::GuestRam,
     idle,
@@ -198,8 +199,14 @@ fn reset_gic(vm: &Vm) {
 /// Takes the devices back, and with them the RAM. False when a flush did not complete: the RAM is quarantined.
 fn release_devices(vm: &Vm) -> bool {
     let Some(mut ram) = vm.retire_ram() else { return false };
-    vm.bridge.lock().detach(vm, &mut ram);
-    vm.settle_ram(ram)
+    let mut space = vm.dma.maps().map(Maps::retire);
+    vm.bridge.lock().detach(vm, &mut ram, &mut space);
+    // Both, whatever becomes of the first.
+    let is_space_free = match (vm.dma.maps(), space) {
+        (Some(maps), Some(space)) => maps.settle(space),
+        (maps, _) => maps.is_none(),
+    };
+    vm.settle_ram(ram) && is_space_free
 }
 
 /// Everything that a reset machine would find in its reset state.

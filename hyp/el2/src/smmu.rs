@@ -4,7 +4,7 @@ use bulkhead_core::{
     addr::{AddrRange, PAGE_SIZE, PhysAddr},
     ids::SmmuId,
 };
-use bulkhead_smmu::{Platform, Smmu};
+use bulkhead_smmu::{Mark, Platform, Progress, Smmu, Synced, Ticket};
 
 use crate::{cache, frames::Use, lock::Mutex, memory, sysreg, time};
 
@@ -91,6 +91,8 @@ pub use bulkhead_smmu::Flushed;
 pub type Driver = Smmu<Hardware>;
 
 static SMMUS: [Mutex<Option<Driver>>; SMMUS_MAX] = [const { Mutex::new(None) }; SMMUS_MAX];
+/// How far each one's queue is, for CPUs that do not hold its lock.
+static PROGRESS: [Progress; SMMUS_MAX] = [const { Progress::new() }; SMMUS_MAX];
 /// Register ranges, for the panic path, which must not wait for a lock.
 static BASES: [spin::Once<Hardware>; SMMUS_MAX] = [const { spin::Once::new() }; SMMUS_MAX];
 
@@ -102,10 +104,21 @@ pub fn announce(id: SmmuId, hardware: Hardware) {
 }
 
 /// Puts a driver in its place.
-pub fn install(id: SmmuId, driver: Driver) {
-    if let Some(slot) = SMMUS.get(usize::from(id.0)) {
+pub fn install(id: SmmuId, mut driver: Driver) {
+    if let Some((slot, progress)) = SMMUS.get(usize::from(id.0)).zip(PROGRESS.get(usize::from(id.0))) {
+        driver.share(progress);
         *slot.lock() = Some(driver);
     }
+}
+
+/// How far an SMMU's queue is now; the stores to the tables and their barrier come before.
+pub fn mark(id: SmmuId) -> Mark {
+    PROGRESS.get(usize::from(id.0)).map_or(Mark::NEVER, Progress::mark)
+}
+
+/// The proof of a flush that another CPU has seen complete.
+pub fn redeem(id: SmmuId, ticket: &Ticket) -> Option<Synced> {
+    PROGRESS.get(usize::from(id.0))?.redeem(ticket)
 }
 
 /// Runs `f` on an SMMU's driver; `None` where that SMMU was refused.

@@ -32,6 +32,11 @@ pub fn to_us(ticks: u64) -> u64 {
     (ticks / hertz) * 1_000_000 + (ticks % hertz) * 1_000_000 / hertz
 }
 
+/// Ticks as nanoseconds, for times below some minutes.
+pub fn to_ns(ticks: u64) -> u64 {
+    ticks.saturating_mul(1_000_000_000) / frequency()
+}
+
 /// Microseconds since power-on.
 pub fn now_us() -> u64 {
     to_us(ticks())
@@ -45,9 +50,13 @@ pub fn delay_us(us: u64) {
     }
 }
 
-/// Arms EL2's physical timer once, `ms` from now.
+/// Arms EL2's physical timer once, `ms` from now, or leaves it where it is armed for an earlier time.
 pub fn arm_ms(ms: u64) {
-    sysreg::write!("cnthp_cval_el2", ticks() + frequency() * ms / 1000);
+    let at = ticks() + frequency() * ms / 1000;
+    if sysreg::read!("cnthp_ctl_el2") & 1 == 1 && sysreg::read!("cnthp_cval_el2") <= at {
+        return;
+    }
+    sysreg::write!("cnthp_cval_el2", at);
     sysreg::write!("cnthp_ctl_el2", 1);
     sysreg::isb();
 }

@@ -9,7 +9,7 @@ use bulkhead_core::esr::{Abort, FaultKind, Trap};
 
 use crate::{
     frame::TrapFrame,
-    irq, lifecycle, panic,
+    instructions, irq, lifecycle, panic,
     percpu::PerCpu,
     stats::Reason,
     time,
@@ -88,7 +88,7 @@ fn exception_state(state: u64) -> u64 {
 /// Every exception from a lower level, from `vectors.s`. Returning resumes the guest.
 pub extern "C" fn guest_exit(frame: &mut TrapFrame, kind: u64) {
     let cpu = PerCpu::current();
-    let begin = time::ticks_relaxed();
+    let (begin, instructions) = (time::ticks_relaxed(), instructions::now());
     let Some(&(vm, vcpu)) = cpu.vcpu.get() else { crate::idle::sleep() };
     let mut trapped = Trapped { cpu, vm, vcpu, frame };
     let reason = match kind {
@@ -113,7 +113,11 @@ pub extern "C" fn guest_exit(frame: &mut TrapFrame, kind: u64) {
     if vm.request() != Request::None {
         lifecycle::leave(cpu, vm, vcpu);
     }
-    cpu.exits.add_el2_ticks(time::ticks_relaxed().wrapping_sub(begin));
+    let ticks = time::ticks_relaxed().wrapping_sub(begin);
+    cpu.exits.add_el2_ticks(ticks);
+    if reason == Reason::Dma {
+        cpu.calls.note(ticks, instructions::now().wrapping_sub(instructions).into());
+    }
 }
 
 fn synchronous(trapped: &mut Trapped<'_>) -> Reason {

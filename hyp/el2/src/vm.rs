@@ -1,8 +1,9 @@
 //! A virtual machine: what it owns, and every object that a trap may need, each behind its own lock.
 //!
 //! Locks, outermost first: `psci`, `serial` and `bridge` come before anything else; then `lrs` of the own CPU before `vgic`;
-//! `bridge` before an SMMU's driver, the configuration space and `tables`; an SMMU's driver before the frame pool, the last
-//! fault and the console. None is held across an eret.
+//! `bridge` before an SMMU's driver, the configuration space and `tables`; a channel of DMA maps, which is only tried for,
+//! before an SMMU's driver and the space of the maps; an SMMU's driver before the frame pool, the last fault, the space of
+//! the maps and the console. None is held across an eret.
 
 use core::{
     fmt,
@@ -20,7 +21,7 @@ use bulkhead_core::{
     stage2::S2Config,
     vplat::{self, DEVICES_MAX, VCPUS_MAX, VMS_MAX},
 };
-use bulkhead_dma::{DmaSpace, Flushed, Quarantined, Unflushed};
+use bulkhead_dma::{Flushed, Quarantined, Unflushed};
 use bulkhead_vdev::{
     psci::Psci,
     vgic::Vgic,
@@ -29,7 +30,9 @@ use bulkhead_vdev::{
 use log::error;
 use spin::Once;
 
-use crate::{bridge::Bridge, guest_memory::GuestRam, lock::Mutex, percpu, percpu::Task, tables::GuestTables};
+use crate::{
+    bridge::Bridge, guest_memory::GuestRam, lock::Mutex, percpu, percpu::Task, reach::Reach, tables::GuestTables,
+};
 
 /// A passed-through function.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +135,7 @@ pub struct Vm {
     pub tables: Mutex<GuestTables>,
     vmid: Vmid,
     /// What its devices reach.
-    pub dma: DmaSpace,
+    pub dma: Reach,
     /// How SMMUs walk that.
     pub dma_config: S2Config,
     /// The virtual GIC.
@@ -166,7 +169,7 @@ pub struct Parts {
     /// The CPU's stage 2, RAM mapped.
     pub tables: GuestTables,
     /// What its devices reach.
-    pub dma: DmaSpace,
+    pub dma: Reach,
     /// The RAM, which nothing leads to yet.
     pub ram: Flushed<GuestRam>,
     /// The virtual PCI bridge.

@@ -1,7 +1,7 @@
 //! VMs: planned by the ledger, made with their tables, or refused with the reason.
 
 use bulkhead_core::{
-    addr::{AddrRange, PhysAddr},
+    addr::{AddrRange, Ipa, PhysAddr},
     ledger::{Inventory, Kept, Ledger, SmmuAbility, VmPlan},
     machine::{Machine, SMMUS_MAX},
     pci::PciDevice,
@@ -19,9 +19,12 @@ use smccc::arch::{SMCCC_ARCH_WORKAROUND_1, SMCCC_ARCH_WORKAROUND_2, SMCCC_ARCH_W
 use crate::{
     boot,
     bridge::{self, Bridge, BridgeError},
+    dmamap::{self, Maps, MapsError},
     firmware,
     guest_memory::GuestRam,
-    image, percpu, smmu, sysreg,
+    image, percpu,
+    reach::Reach,
+    smmu, sysreg,
     tables::{GuestTables, Spares, TablesError},
     vm::{self, Device, Parts, Vm},
 };
@@ -39,8 +42,8 @@ enum MakeError {
     NotFree,
     #[error("cpu{0} is not online")]
     CpuOffline(u8),
-    #[error("dma maps are not driven yet: use dma = \"identity\"")]
-    NoMaps,
+    #[error(transparent)]
+    Maps(#[from] MapsError),
 }
 
 /// Sizes of addresses that every CPU and SMMU of the machine can do.
@@ -118,15 +121,10 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
             return Err(MakeError::CpuOffline(cpu.0));
         }
     }
-    if plan.dmamap.is_some() {
-        return Err(MakeError::NoMaps);
-    }
     let image = super::bundle().vm(plan.id).copied().ok_or(MakeError::CpuOffline(0))?;
     let bits = (sizes.ipa_bits, sizes.output_bits);
     let tables = GuestTables::new(plan.id, image.ram(), plan.ram.start(), bits)?;
-    let mut spares = Spares::new(plan.id, tables_for_blocks(image.ram(), plan.ram.start()), sizes.must_clean)?;
-    let dma = DmaSpace::identity(&mut spares, image.ram(), plan.ram.start(), bits.0, bits.1, plan.vmid)
-        .map_err(TablesError::from)?;
+    let dma = reach(plan, image.ram(), bits, sizes.must_clean)?;
     // Nothing leads there before the first attach, so there is nothing to flush.
     let ram = GuestRam::fresh(plan.ram, plan.vmid).settle().map_err(|_| MakeError::NotFree)?;
     let mut vgic = Vgic::new(plan.cpus.len());
@@ -161,6 +159,26 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
         vgic,
         psci: Psci::new(plan.cpus.len(), host),
     })
+}
+
+/// What the VM's devices reach: nothing until the first attach, then its RAM, or what its maps hold.
+fn reach(plan: &VmPlan, ram: AddrRange<Ipa>, bits: (u8, u8), must_clean: bool) -> Result<Reach, MakeError> {
+    let (phys, vmid) = (plan.ram.start(), plan.vmid);
+    let Some(settings) = plan.dmamap else {
+        let mut spares = Spares::new(plan.id, tables_for_blocks(ram, phys), must_clean)?;
+        let space = DmaSpace::identity(&mut spares, ram, phys, bits.0, bits.1, vmid).map_err(TablesError::from)?;
+        return Ok(Reach::Ram(space));
+    };
+    let mut smmus = heapless::Vec::new();
+    for device in &plan.devices {
+        let smmu = device.grant.stream().smmu;
+        if !smmus.contains(&smmu) {
+            // As many as the machine has at most.
+            let _ = smmus.push(smmu);
+        }
+    }
+    let parts = dmamap::Parts { id: plan.id, name: plan.name, vmid, settings, ram, phys, bits, smmus };
+    Ok(Reach::Maps(Maps::new(parts)?))
 }
 
 fn answer(function: u32) -> i32 {

@@ -3,16 +3,23 @@
 use bulkhead_vdev::psci::{Call, Outcome};
 
 use super::Trapped;
-use crate::{lifecycle, percpu, percpu::Task, stats::Reason, virtual_gic, vm::Request};
+use crate::{dmamap, lifecycle, percpu, percpu::Task, stats::Reason, virtual_gic, vm::Request};
 
 /// An HVC. The PC is behind it already.
 pub fn hvc(trapped: &mut Trapped<'_>, immediate: u16) -> Reason {
-    if immediate == 0 {
-        call(trapped);
-    } else {
+    if immediate != 0 {
         // DEN 0028 2.9: any other immediate is not a call.
         trapped.frame.set(0, bulkhead_vdev::psci::NOT_SUPPORTED);
+        return Reason::Call;
     }
+    let [x0, x1, x2, x3, x4, x5, x6, ..] = trapped.frame.x;
+    if let Some(answer) = dmamap::call(trapped.cpu, trapped.vm, &[x0, x1, x2, x3, x4, x5, x6]) {
+        for (register, value) in (0..).zip(answer) {
+            trapped.frame.set(register, value);
+        }
+        return Reason::Dma;
+    }
+    call(trapped);
     Reason::Call
 }
 

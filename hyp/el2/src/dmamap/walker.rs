@@ -1,0 +1,88 @@
+//! An SMMU that walks a VM's tables, as a flush sees it: submit under the driver's lock, wait without it.
+
+use bulkhead_core::{
+    addr::{Ipa, PAGE_SIZE},
+    ids::{SmmuId, Vmid},
+};
+use bulkhead_dma::flush::{Command, Invalidate, SyncWitness, Work};
+use bulkhead_smmu::{Invalidation, Mark, Synced, Ticket};
+
+use crate::smmu;
+
+/// One SMMU of a VM, for one flush.
+pub struct Walker {
+    smmu: SmmuId,
+    vmid: Vmid,
+    mark: Mark,
+}
+
+/// Why an SMMU did not flush.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum WalkerError {
+    /// What the driver says.
+    #[error(transparent)]
+    Smmu(#[from] bulkhead_smmu::Error),
+    /// No driver: no VM has a device behind it.
+    #[error("smmu {0} is not in use")]
+    NotInUse(u8),
+}
+
+/// A completed CMD_SYNC.
+pub struct Witness(Synced);
+
+impl SyncWitness for Witness {
+    fn smmu(&self) -> SmmuId {
+        self.0.smmu()
+    }
+    fn vmid(&self) -> Vmid {
+        self.0.vmid()
+    }
+}
+
+impl Walker {
+    /// For a flush of what was stored before: the caller's `dsb` comes before this.
+    pub fn new(smmu: SmmuId, vmid: Vmid) -> Self {
+        Self { smmu, vmid, mark: smmu::mark(smmu) }
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&mut smmu::Driver) -> Result<R, bulkhead_smmu::Error>) -> Result<R, WalkerError> {
+        Ok(smmu::with(self.smmu, f).ok_or(WalkerError::NotInUse(self.smmu.0))??)
+    }
+}
+
+impl Invalidate for Walker {
+    type Ticket = Ticket;
+    type Witness = Witness;
+    type Error = WalkerError;
+
+    fn submit(&mut self, work: &Work<'_>) -> Result<Ticket, WalkerError> {
+        let is_leaf = work.is_leaf();
+        let invalidation = |command| match command {
+            Command::Page { page } => Invalidation::Page { ipa: address(page), is_leaf },
+            Command::Range { page, num, scale } => Invalidation::Range { ipa: address(page), num, scale, is_leaf },
+            Command::Context => Invalidation::Context,
+        };
+        self.with(|driver| match work.single() {
+            Some(command) => driver.submit(self.vmid, invalidation(command), self.mark),
+            None => driver.submit_all(self.vmid, work.commands().map(invalidation)),
+        })
+    }
+
+    /// The lock is let go between two looks, so that others can submit meanwhile. The driver bounds the wait.
+    fn wait(&mut self, mut ticket: Ticket) -> Result<Witness, WalkerError> {
+        loop {
+            if let Some(synced) = smmu::redeem(self.smmu, &ticket) {
+                return Ok(Witness(synced));
+            }
+            if let Some(synced) = self.with(|driver| driver.poll(&mut ticket))? {
+                return Ok(Witness(synced));
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// Stage 2 translates an IOVA as the SMMU's IPA.
+fn address(page: u64) -> Ipa {
+    Ipa::new(page.saturating_mul(PAGE_SIZE))
+}
