@@ -21,7 +21,7 @@ const ALL: [Figures; 6] = [
     ("boot", boot::measure),
     ("exits", exits::measure),
     ("tcp", tcp::measure),
-    ("nic", nic::measure),
+    ("dma-nic", nic::measure),
     ("dma", dma::measure),
 ];
 

@@ -30,6 +30,8 @@ pub enum Direction {
     DeviceReads,
     /// It writes: a packet comes in.
     DeviceWrites,
+    /// It does both: a ring's indices.
+    Both,
 }
 
 /// What has been asked for so far.

@@ -35,7 +35,8 @@ pub fn offer(iovas: [u64; SEGMENTS_MAX]) {
 
 /// Maps the blocks of the next virtqueue, in the order in which it asks for them.
 pub fn prepare_queue<D: Dma>(dma: &mut D, pages: [usize; BLOCKS]) {
-    let directions = [Direction::DeviceReads, Direction::DeviceWrites];
+    let directions = [Direction::DeviceReads, Direction::Both];
+    // QEMU reads back the flags that it writes to its own ring.
     for ((block, count), direction) in pages.into_iter().enumerate().zip(directions) {
         let (memory, iova) = map_for_good(dma, count, direction);
         BLOCK_IOVAS[block].store(iova, Ordering::Relaxed);

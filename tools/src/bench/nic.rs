@@ -22,6 +22,8 @@ use crate::{
 const MEBIBYTES: u32 = 32;
 /// The meeting of packets with the guest's sleep depends on the host, so runs differ: the middle one counts.
 const ROUNDS: usize = 3;
+/// Of `-icount shift=1`.
+const INSTRUCTIONS_PER_US: f64 = 500.0;
 /// The strategies as the manifest names them, the product first.
 const STRATEGIES: [&str; 6] = ["reserve", "magazine", "one-to-one", "bitmap", "per-load", "per-segment"];
 
@@ -49,6 +51,8 @@ pub struct Flows {
     pub send: Flow,
     /// Station to guest.
     pub receive: Flow,
+    /// Virtual microseconds in EL2, of the whole run.
+    pub el2_us: f64,
 }
 
 /// Compares all strategies.
@@ -79,6 +83,11 @@ fn figures(report: &mut Report, name: &str, flows: Flows, identity: Flows) {
         report.figure(&format!("{title}: ratio to identity"), flow.mbits / base.mbits, "", least);
         report.figure(&format!("{title}: hypercalls per unload"), flow.hypercalls / flow.unloads, "", most);
         report.figure(&format!("{title}: hypercalls per packet"), flow.hypercalls / flow.packets, "", Limit::None);
+    }
+    if name != "identity" {
+        let unloads = flows.send.unloads + flows.receive.unloads;
+        let instructions = (flows.el2_us - identity.el2_us) * INSTRUCTIONS_PER_US / unloads;
+        report.figure(&format!("TCP virtio {name}: EL2 per load and unload"), instructions, "insns", Limit::None);
     }
 }
 
@@ -127,7 +136,12 @@ fn run_once(bench: &Bench<'_>, name: &str, dmamap: Option<DmamapSection>) -> Res
         let found = machine.lines().iter().find_map(|line| parse(line.split_once(&key)?.1));
         found.with_context(|| format!("no figures of `{way}`:\n{}", machine.tail(20)))
     };
-    Ok(Flows { send: flow("send")?, receive: flow("receive")? })
+    let el2_us = machine.lines().iter().find_map(|line| {
+        let (_, text) = line.split_once("vm nic: ")?;
+        text.strip_suffix(" us in EL2")?.parse().ok()
+    });
+    let el2_us = el2_us.with_context(|| format!("no line with the time in EL2:\n{}", machine.tail(20)))?;
+    Ok(Flows { send: flow("send")?, receive: flow("receive")?, el2_us })
 }
 
 /// The guest's line `bytes=… us=… …`.

@@ -44,6 +44,7 @@ impl Dma for Maps {
         let direction = match direction {
             Direction::DeviceReads => bus_dma::Direction::DeviceReads,
             Direction::DeviceWrites => bus_dma::Direction::DeviceWrites,
+            Direction::Both => bus_dma::Direction::Both,
         };
         map.entry = self.ring.load(map.handle, direction.number(), segments);
         self.counts.loads += 1;
