@@ -60,7 +60,8 @@ errors! {
     /// The map was unloaded in the same run and its flush is still to come: load it in the next.
     #[error("map is not flushed yet")]
     Unflushed = -24,
-    /// The segments are longer than the map's `max_size`, or the range of a SYNC leaves what is loaded.
+    /// The segments take more pages than the map's lease has for them, or cannot lie in it without crossing a boundary; or
+    /// the range of a SYNC leaves what is loaded.
     #[error("longer than the map")]
     TooLong = -25,
     /// More segments than the map's `max_segments`, or than a ring entry holds.

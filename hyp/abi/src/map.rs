@@ -11,7 +11,8 @@ pub const NO_LIMIT: u64 = u64::MAX;
 /// Arguments of CREATE, x2 to x6: what `bus_dmamap_create` and a DMA tag ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Constraints {
-    /// Bytes of all segments together at most, at least 1.
+    /// Bytes of all segments together, at least 1. The lease has room for as many pages, and one for each segment: a load
+    /// that needs no more is accepted.
     pub max_size: u64,
     /// Segments at most, 1 to [`SEGMENTS_MAX`].
     pub max_segments: u64,

@@ -71,11 +71,11 @@ fn refusals_return_what_was_given() {
     assert_eq!(Map::create(&bus, 0, &Tag::single(0)).err(), Some(Error::Call(abi::Error::Invalid)));
     assert_eq!(Map::create(&bus, 0, &Tag::single(1).limit(0x1000)).err(), Some(Error::Call(abi::Error::NoSpace)));
     let map = Map::create(&bus, 0, &Tag::new(64, 2)).expect("created");
-    let refused = map.load(&bus, Direction::Both, vm.cut(65)).expect_err("too long");
+    let refused = map.load(&bus, Direction::Both, vm.cut(3 * 4096 + 1)).expect_err("too long");
     assert_eq!(refused.error, Error::Call(abi::Error::TooLong));
     assert_eq!(refused.to_string(), "longer than the map");
     let (map, buffer) = refused.given;
-    assert_eq!(buffer.len(), 65);
+    assert_eq!(buffer.len(), 3 * 4096 + 1);
     let constant: &'static [u8] = b"constant";
     let refused = map.load(&bus, Direction::DeviceWrites, constant).expect_err("not to be written");
     assert_eq!(refused.error, Error::ReadOnly);

@@ -30,7 +30,6 @@ const _: () = assert!(CHANNELS == 8);
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Map {
     handle: Handle,
-    max_size: u64,
     max_segments: usize,
     base: u64,
     bytes: u64,

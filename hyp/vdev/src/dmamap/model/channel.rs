@@ -87,16 +87,7 @@ impl Channel for ModelChannel<'_> {
         state.generation += 1;
         let handle = Handle::new(self.number, place, state.generation).ok_or(Error::TooManyMaps)?;
         let max_segments = usize::try_from(constraints.max_segments).map_err(|_| Error::TooManySegments)?;
-        let map = Map {
-            handle,
-            max_size: constraints.max_size,
-            max_segments,
-            base,
-            bytes,
-            state: MapState::Created,
-            size: 0,
-            iova_pages: Vec::new(),
-        };
+        let map = Map { handle, max_segments, base, bytes, state: MapState::Created, size: 0, iova_pages: Vec::new() };
         state.maps.insert(place, map);
         state.count(Counter::Creates, 1);
         Ok(Lease { handle, base, bytes })
@@ -114,15 +105,17 @@ impl Channel for ModelChannel<'_> {
         if segments.len() > found.max_segments {
             return Err(Error::TooManySegments);
         }
-        let mut size = 0u64;
+        let (mut size, mut used) = (0u64, 0);
         for segment in segments.iter() {
             let range = AddrRange::new(Ipa::new(segment.ipa), segment.bytes).ok_or(Error::BadSegment)?;
             if !ram.contains_range(range) {
                 return Err(Error::NotRam);
             }
             size = size.checked_add(segment.bytes).ok_or(Error::TooLong)?;
+            used += pages(segment.ipa, segment.bytes).count();
         }
-        if size > found.max_size {
+        // All but the guard page.
+        if u64::try_from(used).is_ok_and(|used| used * PAGE_SIZE >= found.bytes) {
             return Err(Error::TooLong);
         }
         let mut next = found.base;

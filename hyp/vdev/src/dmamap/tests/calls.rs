@@ -99,8 +99,8 @@ fn errors_say_why_and_change_nothing() {
         (&[(end - 1, 2)], Error::NotRam),
         (&[(RAM, 1), (0x0900_0000, 1)], Error::NotRam),
         (&[(0x0800_0000, 1)], Error::NotRam),
-        (&[(RAM, 4097)], Error::TooLong),
-        (&[(RAM, 4096), (RAM, 1)], Error::TooLong),
+        (&[(RAM, 3 * 4096 + 1)], Error::TooLong),
+        (&[(RAM, 8192), (RAM + 1, 4096)], Error::TooLong),
         (&[(RAM, 1), (RAM, 1), (RAM, 1)], Error::TooManySegments),
     ] {
         assert_eq!(load(segments), Err(error), "{segments:x?}");
