@@ -41,11 +41,11 @@ impl Stamp {
 pub struct Batch {
     /// The run that grows.
     current: Run,
-    pages: u64,
+    /// Maps, and pages below `ONE_MAP`.
+    tally: u64,
     open: u64,
     settled: u64,
     gap: u64,
-    maps: u32,
     /// Runs in `earlier`.
     count: u32,
     has_tables: bool,
@@ -59,6 +59,9 @@ pub struct Batch {
     earlier: [Run; RUNS],
 }
 
+/// Pages of one batch stay below it: a space has 2^27, and what is unflushed is not loaded.
+const ONE_MAP: u64 = 1 << 40;
+
 const NOTHING: Run = Run { first: u64::MAX, end: 0 };
 
 impl Batch {
@@ -66,11 +69,10 @@ impl Batch {
     pub fn new(vmid: Vmid, walkers: impl IntoIterator<Item = SmmuId>, has_ranges: bool) -> Self {
         Self {
             current: NOTHING,
-            pages: 0,
+            tally: 0,
             open: 1,
             settled: 0,
             gap: if has_ranges { GAP_PAGES } else { 0 },
-            maps: 0,
             count: 0,
             has_tables: false,
             is_quarantined: false,
@@ -87,17 +89,36 @@ impl Batch {
     #[inline]
     pub fn add(&mut self, first: Iova, pages: u64) -> Stamp {
         let page = first.as_u64() / PAGE_SIZE;
-        let end = page.saturating_add(pages);
+        if !self.extend(page, pages) {
+            self.open_run(Run { first: page, end: page.saturating_add(pages) });
+            self.tally(pages);
+        }
+        Stamp(self.open)
+    }
+
+    /// As [`add`](Self::add), but only where the pages continue the current run; else nothing has changed.
+    #[inline]
+    pub(crate) fn extend(&mut self, page: u64, pages: u64) -> bool {
+        let end = page.wrapping_add(pages);
         // A ring goes up: the next is a little past the current run, or within it.
         let reach = self.current.end.wrapping_add(self.gap);
-        if page >= self.current.first && page <= reach {
+        let is_near = (page >= self.current.first) & (page <= reach);
+        if is_near {
             self.current.end = self.current.end.max(end);
-        } else {
-            self.open_run(Run { first: page, end });
+            self.tally(pages);
         }
-        self.pages = self.pages.wrapping_add(pages);
-        self.maps = self.maps.wrapping_add(1);
+        is_near
+    }
+
+    /// The stamp of what is gathered now.
+    #[inline]
+    pub(crate) const fn stamp(&self) -> Stamp {
         Stamp(self.open)
+    }
+
+    #[inline]
+    const fn tally(&mut self, pages: u64) {
+        self.tally = self.tally.wrapping_add(ONE_MAP).wrapping_add(pages);
     }
 
     /// As [`add`](Self::add), where a table was unlinked as well: the flush reaches cached table descriptors too.
@@ -133,12 +154,13 @@ impl Batch {
 
     /// Pages gathered.
     pub const fn pages(&self) -> u64 {
-        self.pages
+        self.tally % ONE_MAP
     }
 
     /// Maps gathered.
     pub const fn maps(&self) -> u32 {
-        self.maps
+        let [.., a, b, c] = self.tally.to_le_bytes();
+        u32::from_le_bytes([a, b, c, 0])
     }
 
     /// Runs that the pages make up.
@@ -187,7 +209,7 @@ impl Batch {
         let earlier = self.earlier.get(..self.count as usize).unwrap_or_default();
         self.open = number.wrapping_add(1);
         (self.current, self.hull) = (NOTHING, NOTHING);
-        (self.pages, self.maps, self.count) = (0, 0, 0);
+        (self.tally, self.count) = (0, 0);
         (self.has_tables, self.since_us) = (false, None);
         Work {
             flight: Flight::new(number, self.vmid, missing),

@@ -1,6 +1,6 @@
 //! Maps of blocks of 2 MiB: one store for each, into the table at level 2.
 
-use bulkhead_core::addr::{BLOCK_2M, Iova};
+use bulkhead_core::addr::{BLOCK_2M, Iova, PAGE_SIZE};
 
 use super::{Channel, Direction, LoadError, Record, Segment, piece::fill};
 
@@ -22,7 +22,7 @@ impl Channel<'_> {
             if !(offset | segment.bytes).is_multiple_of(BLOCK_2M) {
                 return Err(LoadError::NotBlocks(number));
             }
-            segment.iova = Iova::new(record.base + used as u64 * BLOCK_2M);
+            segment.iova = Iova::new(record.first * PAGE_SIZE + used as u64 * BLOCK_2M);
             used += usize::try_from(segment.bytes / BLOCK_2M).unwrap_or(usize::MAX);
             if used > slots.len() {
                 return Err(LoadError::TooLong(number));

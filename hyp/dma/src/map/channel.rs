@@ -77,7 +77,8 @@ impl Ram {
     #[inline]
     pub const fn offset(&self, ipa: Ipa, bytes: u64) -> Option<u64> {
         let offset = ipa.as_u64().wrapping_sub(self.start);
-        if offset < self.size && bytes.wrapping_sub(1) < self.size - offset { Some(offset) } else { None }
+        let is_inside = (offset < self.size) & (bytes.wrapping_sub(1) < self.size.wrapping_sub(offset));
+        if is_inside { Some(offset) } else { None }
     }
 }
 

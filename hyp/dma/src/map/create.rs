@@ -50,12 +50,12 @@ impl<'t> Space<'t> {
         let is_plain = kind == Kind::Pages && plan.boundary == 0;
         let run = if is_plain { slots } else { &[] };
         let singles = run.get(..params.max_segments as usize).unwrap_or(run);
-        let base = u64::from(first) << 12;
+        let first = u64::from(first);
         if let Some(record) = channel.records.get_mut(at as usize) {
             *record = Record {
                 word: handle.0,
                 stamp: Stamp::new(0),
-                base,
+                first,
                 singles,
                 run,
                 used: 0,
@@ -70,6 +70,6 @@ impl<'t> Space<'t> {
                 wish: plan.wish,
             };
         }
-        Ok(Created { handle, base: Iova::new(base), bytes: u64::from(lease_pages) << 12 })
+        Ok(Created { handle, base: Iova::new(first << 12), bytes: u64::from(lease_pages) << 12 })
     }
 }

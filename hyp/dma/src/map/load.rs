@@ -17,16 +17,15 @@ impl Channel<'_> {
     /// pages are mapped. On error nothing has changed, but for the segments' `iova`.
     pub fn load(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment]) -> Result<u32, LoadError> {
         if let Some(record) = self.records.get_mut(handle.index())
-            && record.word == handle.0
-            && self.batch.is_settled(record.stamp)
+            && (record.word == handle.0) & self.batch.is_settled(record.stamp)
         {
             let descriptor = self.ram.page[direction as usize];
-            let (singles, base) = (record.singles, record.base);
+            let (singles, first) = (record.singles, record.first);
             let used = match segments {
-                [segment] => run(&self.ram, record.run, base, descriptor, segment),
-                [a, b] => each(&self.ram, singles, base, descriptor, [a, b]),
-                [a, b, c] => each(&self.ram, singles, base, descriptor, [a, b, c]),
-                [a, b, c, d] => each(&self.ram, singles, base, descriptor, [a, b, c, d]),
+                [segment] => run(&self.ram, record.run, first, descriptor, segment),
+                [_, _, _] => each::<3>(&self.ram, singles, first, descriptor, segments),
+                [_, _] => each::<2>(&self.ram, singles, first, descriptor, segments),
+                [_, _, _, _] => each::<4>(&self.ram, singles, first, descriptor, segments),
                 _ => None,
             };
             if let Some(used) = used {
@@ -56,7 +55,7 @@ impl Channel<'_> {
         check_count(record, segments)?;
         let used = match record.kind {
             Kind::Pages => {
-                let layout = Layout { base: record.base, capacity: record.capacity, boundary: record.boundary };
+                let layout = Layout { first: record.first, capacity: record.capacity, boundary: record.boundary };
                 let used = layout.lay_out(&self.ram, segments)?;
                 self.store(record.pieces, direction, segments);
                 used
@@ -108,13 +107,13 @@ pub(super) fn check_count(record: &Record<'_>, segments: &[Segment]) -> Result<(
 
 /// One segment, in the lease's first table.
 #[inline]
-fn run(ram: &Ram, slots: &[Entry], base: u64, descriptor: u64, segment: &mut Segment) -> Option<u32> {
+fn run(ram: &Ram, slots: &[Entry], first: u64, descriptor: u64, segment: &mut Segment) -> Option<u32> {
     let offset = ram.offset(segment.ipa, segment.bytes)?;
     let within = offset & OFFSET;
     // Within the RAM, so that nothing wraps.
     let pages = within.wrapping_add(segment.bytes).wrapping_add(OFFSET) / PAGE_SIZE;
     let slots = slots.get(..usize::try_from(pages).ok()?)?;
-    segment.iova = Iova::new(base.wrapping_add(within));
+    segment.iova = Iova::new(first << PAGE_SIZE.trailing_zeros() | within);
     fill(slots, descriptor.wrapping_add(offset & !OFFSET), PAGE_SIZE);
     u32::try_from(pages).ok()
 }
@@ -124,24 +123,29 @@ fn run(ram: &Ram, slots: &[Entry], base: u64, descriptor: u64, segment: &mut Seg
 fn each<const N: usize>(
     ram: &Ram,
     slots: &[Entry],
-    base: u64,
+    first: u64,
     descriptor: u64,
-    segments: [&mut Segment; N],
+    segments: &mut [Segment],
 ) -> Option<u32> {
     let slots: &[Entry; N] = slots.first_chunk()?;
-    // The RAM consists of whole pages: what begins in it and ends in the same page is in it.
-    let is_sound = segments.iter().all(|segment| {
-        let ipa = segment.ipa.as_u64();
-        ipa.wrapping_sub(ram.start) < ram.size && segment.bytes.wrapping_sub(1) <= !ipa & OFFSET
-    });
+    let segments: &mut [Segment; N] = segments.first_chunk_mut()?;
+    // All are looked at before the first branch. The RAM consists of whole pages: what begins in it, and ends in the
+    // same page, is in it.
+    let mut offsets = [0; N];
+    let mut is_sound = true;
+    for at in 0..N {
+        let Segment { ipa, bytes, .. } = segments[at];
+        offsets[at] = ipa.as_u64().wrapping_sub(ram.start);
+        is_sound &= (offsets[at] < ram.size) & (bytes.wrapping_sub(1) <= !ipa.as_u64() & OFFSET);
+    }
     if !is_sound {
         return None;
     }
-    let mut page = base;
-    for (segment, slot) in segments.into_iter().zip(slots) {
-        let offset = segment.ipa.as_u64().wrapping_sub(ram.start);
-        slot.store(descriptor.wrapping_add(offset & !OFFSET));
-        segment.iova = Iova::new(page | offset & OFFSET);
+    let mut page = first << PAGE_SIZE.trailing_zeros();
+    for at in 0..N {
+        let within = offsets[at] & OFFSET;
+        slots[at].store(descriptor.wrapping_add(offsets[at] - within));
+        segments[at].iova = Iova::new(page | within);
         page = page.wrapping_add(PAGE_SIZE);
     }
     u32::try_from(N).ok()
@@ -150,7 +154,7 @@ fn each<const N: usize>(
 /// Where segments can go.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
-    pub base: u64,
+    pub first: u64,
     pub capacity: u32,
     pub boundary: u32,
 }
@@ -168,7 +172,7 @@ impl Layout {
             let within = offset & OFFSET;
             let pages = (within + segment.bytes).div_ceil(PAGE_SIZE);
             // Up to the next boundary, where there is one.
-            if let Some(left) = (self.base / PAGE_SIZE + next).checked_rem(boundary).map(|past| boundary - past)
+            if let Some(left) = (self.first + next).checked_rem(boundary).map(|past| boundary - past)
                 && pages > left
             {
                 next += left;
@@ -176,7 +180,7 @@ impl Layout {
                     return Err(LoadError::TooLong(number));
                 }
             }
-            segment.iova = Iova::new(self.base + next * PAGE_SIZE + within);
+            segment.iova = Iova::new((self.first + next) * PAGE_SIZE + within);
             next += pages;
             if next > self.capacity.into() {
                 return Err(LoadError::TooLong(number));

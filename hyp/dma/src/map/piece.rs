@@ -110,29 +110,39 @@ impl<'t> Pieces<'t> {
 /// Clears entries: one store each.
 #[inline]
 pub(crate) fn clear(slots: &[Entry]) {
-    let (fours, rest) = slots.as_chunks::<4>();
-    for four in fours {
-        for slot in four {
-            slot.store(ZERO);
-        }
-    }
-    for slot in rest {
-        slot.store(ZERO);
-    }
+    fill(slots, ZERO, 0);
 }
 
 /// Maps consecutive pages, or blocks of `step` bytes, from `descriptor` on: one store each.
+///
+/// Up to three entries, as most maps have, are stored without a loop.
 #[inline]
 pub(crate) fn fill(slots: &[Entry], mut descriptor: u64, step: u64) {
-    let (fours, rest) = slots.as_chunks::<4>();
-    for four in fours {
-        for slot in four {
-            slot.store(descriptor);
-            descriptor = descriptor.wrapping_add(step);
+    let mut rest = slots;
+    if slots.len() > 3 {
+        let (eights, others) = slots.as_chunks::<8>();
+        for eight in eights {
+            for slot in eight {
+                slot.store(descriptor);
+                descriptor = descriptor.wrapping_add(step);
+            }
+        }
+        rest = others;
+        if let Some((four, others)) = rest.split_first_chunk::<4>() {
+            for slot in four {
+                slot.store(descriptor);
+                descriptor = descriptor.wrapping_add(step);
+            }
+            rest = others;
         }
     }
-    for slot in rest {
-        slot.store(descriptor);
-        descriptor = descriptor.wrapping_add(step);
+    if let [first, rest @ ..] = rest {
+        first.store(descriptor);
+        if let [second, rest @ ..] = rest {
+            second.store(descriptor.wrapping_add(step));
+            if let [third, ..] = rest {
+                third.store(descriptor.wrapping_add(step).wrapping_add(step));
+            }
+        }
     }
 }

@@ -11,8 +11,8 @@ pub struct Record<'t> {
     pub(super) word: u64,
     /// The batch of the last unload.
     pub(crate) stamp: Stamp,
-    /// First address of the lease.
-    pub(crate) base: u64,
+    /// First page of the lease.
+    pub(crate) first: u64,
     /// Entries for a load of segments of one page each: no more than the map takes segments. Empty where loads have
     /// more to look at, as all of `run` is then.
     pub(super) singles: &'t [Entry],
@@ -56,7 +56,7 @@ impl Record<'_> {
     pub const EMPTY: Self = Self {
         word: 0,
         stamp: Stamp::new(0),
-        base: 0,
+        first: 0,
         singles: &[],
         run: &[],
         used: 0,

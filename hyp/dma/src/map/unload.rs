@@ -17,11 +17,19 @@ impl Channel<'_> {
             && let Some(slots) = record.run.get(..record.used as usize)
         {
             clear(slots);
-            record.word = handle.0;
-            record.stamp = self.batch.add(Iova::new(record.base), record.used.into());
-            return Ok(());
+            (record.word, record.stamp) = (handle.0, self.batch.stamp());
+            let (first, used) = (record.first, u64::from(record.used));
+            return if self.batch.extend(first, used) { Ok(()) } else { self.gather(first, used) };
         }
         self.unload_any(handle)
+    }
+
+    /// Apart, so that the everyday way calls nothing.
+    #[cold]
+    #[inline(never)]
+    fn gather(&mut self, first: u64, pages: u64) -> Result<(), HandleError> {
+        self.batch.add(Iova::new(first * PAGE_SIZE), pages);
+        Ok(())
     }
 
     #[cold]
@@ -31,7 +39,7 @@ impl Channel<'_> {
         if !record.is_loaded() {
             return Ok(());
         }
-        let (base, kind, pieces) = (Iova::new(record.base), record.kind, record.pieces);
+        let (base, kind, pieces) = (Iova::new(record.first * PAGE_SIZE), record.kind, record.pieces);
         let (used, leaf_pages) = (record.used, record.leaf_pages());
         let mut stamp = record.stamp;
         if kind == Kind::PerSegment {

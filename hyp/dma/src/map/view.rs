@@ -1,6 +1,6 @@
 //! What can be said of a map: for queries.
 
-use bulkhead_core::addr::Iova;
+use bulkhead_core::addr::{Iova, PAGE_SIZE};
 
 use super::{Record, record::Kind};
 use crate::flush::Batch;
@@ -22,7 +22,7 @@ impl View {
     pub(super) fn of(record: &Record<'_>, batch: &Batch) -> Self {
         let is_loaded = record.is_loaded();
         Self {
-            base: Iova::new(record.base),
+            base: Iova::new(record.first * PAGE_SIZE),
             pages: if is_loaded { u64::from(record.used) * record.leaf_pages() } else { 0 },
             is_loaded,
             is_unflushed: !is_loaded && !batch.is_settled(record.stamp),

@@ -48,7 +48,7 @@ impl<'t> Space<'t> {
         self.reap(channel, source);
         let record = channel.find(handle).map_err(|_| LoadError::NoMap)?;
         let (kind, wish) = (record.kind, record.wish);
-        let layout = Layout { base: 0, capacity: record.capacity, boundary: record.boundary };
+        let layout = Layout { first: 0, capacity: record.capacity, boundary: record.boundary };
         let pages = layout.lay_out(&channel.ram, segments)?;
         if kind == Kind::PerSegment {
             return self.load_segments(channel, handle, direction, segments, source);
@@ -144,7 +144,8 @@ impl<'t> Space<'t> {
             pieces = channel.pieces.skip(pieces, count);
         }
         let record = channel.find_mut(handle).map_err(|_| LoadError::NoMap)?;
-        (record.pieces, record.base) = (first, segments.first().map_or(0, |segment| segment.iova.as_u64() & !0xfff));
+        let page = segments.first().map_or(0, |segment| segment.iova.as_u64() / PAGE_SIZE);
+        (record.pieces, record.first) = (first, page);
         record.set_loaded(all);
         if !is_whole {
             channel.unload(handle).map_err(|_| LoadError::NoMap)?;
@@ -168,7 +169,7 @@ impl Channel<'_> {
         if self.strategy != DmamapStrategy::Magazine || !is_plain || record.is_listed {
             return Err(LoadError::NeedsSpace);
         }
-        let layout = Layout { base: 0, capacity: record.capacity, boundary: 0 };
+        let layout = Layout { first: 0, capacity: record.capacity, boundary: 0 };
         let pages = layout.lay_out(&self.ram, segments)?;
         let pieces = self.magazine.pop(Magazine::round_up(pages + 1)).ok_or(LoadError::NeedsSpace)?;
         self.counted.from_magazine += 1;
@@ -214,7 +215,7 @@ impl Channel<'_> {
         }
         self.store(pieces, direction, segments);
         let record = self.find_mut(handle).map_err(|_| LoadError::NoMap)?;
-        (record.pieces, record.base) = (pieces, base);
+        (record.pieces, record.first) = (pieces, base / PAGE_SIZE);
         let used = u32::try_from(used).unwrap_or(u32::MAX);
         record.set_loaded(used);
         Ok(used)
