@@ -42,7 +42,7 @@ errors! {
     /// No live map of this VM has this handle, or it belongs to another channel than the ring.
     #[error("no such map")]
     NoMap = -18,
-    /// The VM has as many maps as its manifest allows.
+    /// The VM has as many maps as its manifest allows, or as many pieces of maps: a map has one for each table it lies in.
     #[error("too many maps")]
     TooManyMaps = -19,
     /// No free IOVA range fulfils the constraints.
