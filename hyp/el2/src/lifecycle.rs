@@ -59,6 +59,7 @@ pub fn boot_here(cpu: &'static PerCpu) {
         return;
     }
     reset_devices(vm);
+    vm.cpus().for_each(|cpu| cpu.calls.clear());
     vm.boots.fetch_add(1, Relaxed);
     vm.counter_offset.store(time::ticks(), Relaxed);
     let ms = time::to_us(time::ticks() - begin) / 1000;

@@ -1,5 +1,6 @@
 //! The hypervisor's own small shell on the machine's UART.
 
+mod maps;
 mod show;
 
 use heapless::String;
@@ -61,7 +62,10 @@ fn run(command: &str) {
         (None, ..) => (),
         (Some("help"), None, _) => help(),
         (Some("vm"), None, _) => show::vms(),
-        (Some("smmu"), None, _) => show::smmus(),
+        (Some("smmu"), None, _) => {
+            show::smmus();
+            maps::all();
+        }
         (Some("mem"), None, _) => show::memory(),
         (Some("vm"), Some(action @ ("start" | "stop" | "reset")), Some(name)) => match vm::find(name) {
             Some(vm) => act(vm, action),
@@ -74,7 +78,9 @@ fn run(command: &str) {
 fn help() {
     say!("vm                        VMs: state, CPU time, exits by reason");
     say!("vm start|stop|reset NAME  changes the state of one");
-    say!("smmu                      SMMUs: streams, owners, states, faults, commands, flushes");
+    say!(
+        "smmu                      SMMUs: streams, owners, states, faults, commands, flushes; DMA maps, what their calls cost"
+    );
     say!("mem                       memory of the hypervisor and of each VM");
     say!("{}                    moves the keyboard to the next VM", crate::keyboard::SWITCH_KEY_NAME);
 }

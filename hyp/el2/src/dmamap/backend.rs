@@ -2,12 +2,13 @@
 
 use bulkhead_abi::{Constraints, Counter, Direction, Error, Flags, Handle, MapState, Segment, SyncOp, Window};
 use bulkhead_core::addr::{Iova, Ipa, PAGE_SIZE};
-use bulkhead_dma::map::{self, CreateError, LoadError, MapParams};
+use bulkhead_dma::map::{self, LoadError, MapParams};
 use bulkhead_vdev::dmamap::{Backend, Channel, Lease, Loaded, MapInfo, Ring};
 
 use super::{
     Maps,
-    queue::{NotFlushed, Published, Queue, Slot},
+    errors::{create_error, load_error},
+    queue::{Published, Queue, Slot},
 };
 use crate::lock::MutexGuard;
 
@@ -18,12 +19,6 @@ const _: () = assert!(MANY as u64 == bulkhead_abi::SEGMENTS_MAX);
 
 /// Rounds of flushing and giving back after a destroy: pages, then the tables that they were the last of.
 const ROUNDS: usize = 2;
-
-impl From<NotFlushed> for Error {
-    fn from(_: NotFlushed) -> Self {
-        Self::Quarantined
-    }
-}
 
 impl Backend for Maps {
     type Channel<'a> = Claimed<'a>;
@@ -224,29 +219,5 @@ impl Channel for Claimed<'_> {
             _ => MapState::Created,
         };
         Ok(MapInfo { state, base: Iova::as_u64(view.base), pages: view.pages })
-    }
-}
-
-fn create_error(problem: CreateError) -> Error {
-    match problem {
-        CreateError::BadParams { .. } => Error::Invalid,
-        CreateError::TooManyMaps(_) | CreateError::TooManyPieces(_) => Error::TooManyMaps,
-        CreateError::Iova(_) => Error::NoSpace,
-        CreateError::Tree(_) => Error::NoTables,
-    }
-}
-
-fn load_error(problem: LoadError) -> Error {
-    match problem {
-        LoadError::NoMap => Error::NoMap,
-        LoadError::Loaded => Error::Loaded,
-        LoadError::Unflushed => Error::Unflushed,
-        LoadError::BadCount(_) => Error::TooManySegments,
-        LoadError::Empty(_) => Error::BadSegment,
-        LoadError::NotRam(_) => Error::NotRam,
-        LoadError::NotBlocks(_) => Error::Invalid,
-        LoadError::TooLong(_) => Error::TooLong,
-        LoadError::NeedsSpace | LoadError::NoSpace => Error::NoSpace,
-        LoadError::NoTables => Error::NoTables,
     }
 }

@@ -187,6 +187,23 @@ fn answer(function: u32) -> i32 {
 
 fn announce(parts: Parts) {
     let Some(vm) = vm::register(Vm::new(parts)) else { return };
+    if let Some(maps) = vm.dma.maps() {
+        let settings = maps.settings();
+        info!(
+            "vm {}: dma maps by {}, flush {}, at most {} maps and {} leaf tables",
+            vm.name(),
+            settings.strategy.name(),
+            settings.flush.name(),
+            settings.maps,
+            settings.tables
+        );
+        if !settings.flush.is_strict() {
+            warn!(
+                "vm {}: its devices reach a page for a while after it was unloaded (flush = \"deferred\")",
+                vm.name()
+            );
+        }
+    }
     for (vcpu, cpu) in vm.cpus().enumerate() {
         cpu.vcpu.call_once(|| (vm, vcpu));
     }
