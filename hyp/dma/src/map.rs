@@ -29,12 +29,14 @@ mod error;
 mod find;
 mod handle;
 pub(crate) mod load;
+#[cfg(all(test, feature = "model"))]
+mod model;
 mod params;
 pub(crate) mod piece;
 pub(crate) mod record;
 mod space;
 mod state;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "model")))]
 mod tests;
 mod unload;
 mod view;

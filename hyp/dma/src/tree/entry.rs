@@ -1,6 +1,11 @@
 //! Entries of tables that an SMMU walks while CPUs store to them.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(not(all(test, feature = "model")))]
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
+#[cfg(all(test, feature = "model"))]
+use loom::sync::atomic::AtomicU64;
 
 use bulkhead_core::addr::PhysAddr;
 
@@ -15,7 +20,14 @@ pub struct Entry(AtomicU64);
 
 impl Entry {
     /// An entry with this value.
+    #[cfg(not(all(test, feature = "model")))]
     pub const fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+
+    /// An entry with this value.
+    #[cfg(all(test, feature = "model"))]
+    pub fn new(value: u64) -> Self {
         Self(AtomicU64::new(value))
     }
 
