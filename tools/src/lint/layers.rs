@@ -14,6 +14,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("bulkhead-el2", 2),
     ("bulkhead-bus-dma", 2),
     ("bulkhead-guest-tests", 3),
+    ("bulkhead-guest-count", 4),
     ("bulkhead-guest-nic", 4),
     ("bulkhead-tools", 3),
 ];
