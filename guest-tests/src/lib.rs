@@ -11,6 +11,7 @@ pub mod edu;
 pub mod exception;
 pub mod fp;
 pub mod gic;
+pub mod heap;
 pub mod hypercall;
 pub mod irq;
 pub mod mem;

@@ -7,13 +7,17 @@
 
 extern crate alloc;
 
-#[path = "../../nic/src/heap.rs"]
-mod heap;
 mod leases;
 mod maps;
 mod meter;
 
-use bulkhead_guest_tests::program;
+use bulkhead_guest_tests::{
+    heap::{self, Heap},
+    program,
+};
+
+#[global_allocator]
+static HEAP: Heap = Heap;
 
 program!(main);
 

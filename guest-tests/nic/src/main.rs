@@ -8,18 +8,24 @@ extern crate alloc;
 
 mod dma;
 mod hal;
-mod heap;
 mod nic;
 mod pci;
 mod stack;
 mod stream;
 
-use bulkhead_guest_tests::{gic, params, println, program};
+use bulkhead_guest_tests::{
+    gic,
+    heap::{self, Heap},
+    params, println, program,
+};
 
 use dma::{Dma, identity::Identity, maps::Maps};
 use nic::Nic;
 use stack::Stack;
 use stream::Way;
+
+#[global_allocator]
+static HEAP: Heap = Heap;
 
 program!(main);
 

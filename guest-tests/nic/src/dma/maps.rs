@@ -4,7 +4,7 @@ use bulkhead_bus_dma::{self as bus_dma, Bus, Map, Tag, abi::Handle};
 use bulkhead_guest_tests::dmamap::{Hvc, HvcBus};
 
 use super::{Counts, Direction, Dma, SEGMENTS_MAX, Segment, ring::RawRing};
-use crate::heap;
+use bulkhead_guest_tests::heap;
 
 /// The driver's one channel: what it loads and unloads on both queues goes by one ring.
 const CHANNEL: u8 = 0;

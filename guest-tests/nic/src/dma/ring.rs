@@ -20,7 +20,7 @@ use bulkhead_bus_dma::{
 };
 
 use super::Segment;
-use crate::heap::{self, PAGE_BYTES};
+use bulkhead_guest_tests::heap::{self, PAGE_BYTES};
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();

@@ -1,4 +1,4 @@
-//! The program's heap: memory past the program, given out from the bottom up and never taken back.
+//! A heap for programs that declare it theirs: memory past the program, given out upwards and never taken back.
 
 use core::{
     alloc::{GlobalAlloc, Layout},
@@ -7,38 +7,38 @@ use core::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use bulkhead_guest_tests::params;
+use crate::params;
 
 /// Of every block at least: copies then go by words.
 const ALIGN: usize = 64;
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
 
-#[global_allocator]
-static HEAP: Heap = Heap { next: AtomicUsize::new(0), end: AtomicUsize::new(0) };
+/// Where the next block begins, and where memory ends.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+static END: AtomicUsize = AtomicUsize::new(0);
 
-/// Everything is made at start and lives until the VM ends, so nothing is ever given back.
-struct Heap {
-    next: AtomicUsize,
-    end: AtomicUsize,
-}
+/// The allocator, for a program's `#[global_allocator]`. Everything is made at start and lives until the VM ends, so
+/// nothing is ever given back.
+#[derive(Debug)]
+pub struct Heap;
 
 /// Begins to give out memory: before that there is none.
 pub fn init() {
     let address = |address: u64| usize::try_from(address).unwrap_or_default();
-    HEAP.next.store(address(params::scratch()), Ordering::Relaxed);
-    HEAP.end.store(address(params::ram_end()), Ordering::Relaxed);
+    NEXT.store(address(params::scratch()), Ordering::Relaxed);
+    END.store(address(params::ram_end()), Ordering::Relaxed);
 }
 
 // SAFETY: each block is cut once from memory that `params::scratch` keeps free of Rust objects.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let start = self.next.load(Ordering::Relaxed).next_multiple_of(layout.align().max(ALIGN));
+        let start = NEXT.load(Ordering::Relaxed).next_multiple_of(layout.align().max(ALIGN));
         let end = start.saturating_add(layout.size());
-        if end > self.end.load(Ordering::Relaxed) {
+        if end > END.load(Ordering::Relaxed) {
             return ptr::null_mut();
         }
-        self.next.store(end, Ordering::Relaxed);
+        NEXT.store(end, Ordering::Relaxed);
         ptr::with_exposed_provenance_mut(start)
     }
 
@@ -50,7 +50,7 @@ pub fn pages(count: usize) -> &'static mut [u8] {
     let bytes = count * PAGE_BYTES;
     let layout = Layout::from_size_align(bytes, PAGE_BYTES).expect("few pages");
     // SAFETY: the layout is not empty.
-    let start = unsafe { alloc::alloc::alloc_zeroed(layout) };
+    let start = unsafe { Heap.alloc_zeroed(layout) };
     assert!(!start.is_null(), "no {count} pages of memory are left");
     // SAFETY: the block is new, zeroed, of this many bytes, and never freed.
     unsafe { core::slice::from_raw_parts_mut(start, bytes) }
