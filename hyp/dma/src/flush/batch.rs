@@ -39,13 +39,15 @@ impl Stamp {
 /// Bounded: it holds any number of ranges in fixed memory, as runs that are at worst too long.
 #[derive(Debug)]
 pub struct Batch {
-    /// The run that grows.
-    current: Run,
+    /// First page of the run that grows.
+    first: u64,
+    /// Its end; `NOWHERE` without a run.
+    tip: u64,
+    gap: u64,
     /// Maps, and pages below `ONE_MAP`.
     tally: u64,
     open: u64,
     settled: u64,
-    gap: u64,
     /// Runs in `earlier`.
     count: u32,
     has_tables: bool,
@@ -62,13 +64,17 @@ pub struct Batch {
 /// Pages of one batch stay below it: a space has 2^27, and what is unflushed is not loaded.
 const ONE_MAP: u64 = 1 << 40;
 
+/// No page follows it.
+const NOWHERE: u64 = 1 << 63;
+
 const NOTHING: Run = Run { first: u64::MAX, end: 0 };
 
 impl Batch {
     /// An empty batch for `vmid`, whose table the SMMUs `walkers` walk. `has_ranges`: they all take range commands.
     pub fn new(vmid: Vmid, walkers: impl IntoIterator<Item = SmmuId>, has_ranges: bool) -> Self {
         Self {
-            current: NOTHING,
+            first: 0,
+            tip: NOWHERE,
             tally: 0,
             open: 1,
             settled: 0,
@@ -89,31 +95,27 @@ impl Batch {
     #[inline]
     pub fn add(&mut self, first: Iova, pages: u64) -> Stamp {
         let page = first.as_u64() / PAGE_SIZE;
-        if !self.extend(page, pages) {
-            self.open_run(Run { first: page, end: page.saturating_add(pages) });
-            self.tally(pages);
+        if self.is_next(page) {
+            return self.extend(page, pages);
         }
+        self.open_run(Run { first: page, end: page.saturating_add(pages) });
+        self.tally(pages);
         Stamp(self.open)
     }
 
-    /// As [`add`](Self::add), but only where the pages continue the current run; else nothing has changed.
+    /// As [`add`](Self::add), for pages that follow the current run.
     #[inline]
-    pub(crate) fn extend(&mut self, page: u64, pages: u64) -> bool {
-        let end = page.wrapping_add(pages);
-        // A ring goes up: the next is a little past the current run, or within it.
-        let reach = self.current.end.wrapping_add(self.gap);
-        let is_near = (page >= self.current.first) & (page <= reach);
-        if is_near {
-            self.current.end = self.current.end.max(end);
-            self.tally(pages);
-        }
-        is_near
+    pub(crate) const fn extend(&mut self, page: u64, pages: u64) -> Stamp {
+        self.tip = page.wrapping_add(pages);
+        self.tally(pages);
+        Stamp(self.open)
     }
 
-    /// The stamp of what is gathered now.
+    /// Whether `page` follows the current run, so that [`extend`](Self::extend) takes it: in a ring that goes up, the
+    /// next is a little past it.
     #[inline]
-    pub(crate) const fn stamp(&self) -> Stamp {
-        Stamp(self.open)
+    pub(crate) const fn is_next(&self, page: u64) -> bool {
+        page.wrapping_sub(self.tip) <= self.gap
     }
 
     #[inline]
@@ -132,24 +134,31 @@ impl Batch {
         if run.end <= run.first {
             return;
         }
-        if self.current.end == 0 {
-            self.current = run;
-            return;
+        let current = self.current();
+        let mut next = run;
+        if !self.is_empty() {
+            let is_within = run.first >= current.first && run.first <= current.end.wrapping_add(self.gap);
+            if is_within {
+                next = current.hull(run);
+            } else if let Some(slot) = self.earlier.get_mut(self.count as usize) {
+                self.hull = self.hull.hull(current);
+                *slot = current;
+                self.count += 1;
+            } else {
+                next = current.hull(run);
+            }
         }
-        self.hull = self.hull.hull(self.current);
-        let count = self.count as usize;
-        if let Some(slot) = self.earlier.get_mut(count) {
-            *slot = self.current;
-            self.current = run;
-            self.count += 1;
-        } else {
-            self.current = self.current.hull(run);
-        }
+        (self.first, self.tip) = (next.first, next.end);
+    }
+
+    /// The run that grows.
+    const fn current(&self) -> Run {
+        if self.is_empty() { NOTHING } else { Run { first: self.first, end: self.tip } }
     }
 
     /// Whether there is nothing to flush.
     pub const fn is_empty(&self) -> bool {
-        self.current.end == 0
+        self.tip == NOWHERE
     }
 
     /// Pages gathered.
@@ -170,7 +179,7 @@ impl Batch {
 
     /// The smallest run that holds all runs.
     pub fn hull(&self) -> Run {
-        self.hull.hull(self.current)
+        self.hull.hull(self.current())
     }
 
     /// Whether a table was unlinked.
@@ -190,7 +199,7 @@ impl Batch {
     }
 
     fn each_run(&self) -> impl Iterator<Item = Run> + '_ {
-        self.earlier.iter().take(self.count as usize).copied().chain((!self.is_empty()).then_some(self.current))
+        self.earlier.iter().take(self.count as usize).copied().chain((!self.is_empty()).then_some(self.current()))
     }
 
     pub(super) fn since_us(&mut self, now_us: u64) -> u64 {
@@ -205,10 +214,10 @@ impl Batch {
         let number = self.open;
         let scope = if self.is_empty() { Scope::Nothing } else { scope };
         let missing = if scope == Scope::Nothing { 0 } else { self.walkers };
-        let (hull, current, is_leaf) = (self.hull(), self.current, !self.has_tables);
+        let (hull, current, is_leaf) = (self.hull(), self.current(), !self.has_tables);
         let earlier = self.earlier.get(..self.count as usize).unwrap_or_default();
         self.open = number.wrapping_add(1);
-        (self.current, self.hull) = (NOTHING, NOTHING);
+        (self.tip, self.hull) = (NOWHERE, NOTHING);
         (self.tally, self.count) = (0, 0);
         (self.has_tables, self.since_us) = (false, None);
         Work {

@@ -26,14 +26,16 @@ impl Wish {
 
     /// The lowest place in a stretch that will do.
     pub fn place(&self, first: u32, end: u32) -> Option<u32> {
-        let mut place = first.checked_next_multiple_of(self.align.max(1))?;
+        // Pages are below 2^27, alignments and boundaries powers of two at most as large: nothing wraps.
+        let up = |page: u32, align: u32| page.wrapping_add(align.wrapping_sub(1)) & !align.wrapping_sub(1);
+        let mut place = if self.align > 1 { up(first, self.align) } else { first };
         if self.boundary >= self.pages && self.boundary != 0 {
-            let last = place.checked_add(self.pages - 1)?;
-            if place / self.boundary != last / self.boundary {
-                place = place.checked_next_multiple_of(self.boundary.max(self.align))?;
+            let last = place.wrapping_add(self.pages - 1);
+            if (place ^ last) & !(self.boundary - 1) != 0 {
+                place = up(place, self.boundary.max(self.align));
             }
         }
-        (place.checked_add(self.pages)? <= end.min(self.limit)).then_some(place)
+        (place.wrapping_add(self.pages) <= end.min(self.limit)).then_some(place)
     }
 }
 

@@ -2,7 +2,27 @@
 
 use bulkhead_core::addr::{BLOCK_2M, Iova, PAGE_SIZE};
 
-use super::{Channel, Direction, LoadError, Record, Segment, piece::fill};
+use super::{Channel, Direction, LoadError, Record, Segment, channel::Ram, piece::fill, record::Kind};
+
+/// One segment of whole blocks, the everyday load of such a map.
+#[inline]
+pub(super) fn run_of_blocks(
+    ram: &Ram,
+    record: &Record<'_>,
+    direction: Direction,
+    segment: &mut Segment,
+) -> Option<u32> {
+    let offset = ram.offset(segment.ipa, segment.bytes)?;
+    let is_whole = (offset | segment.bytes) & (BLOCK_2M - 1) == 0;
+    if record.kind != Kind::Blocks || !is_whole {
+        return None;
+    }
+    let blocks = segment.bytes / BLOCK_2M;
+    let slots = record.slots.get(..usize::try_from(blocks).ok()?)?;
+    segment.iova = Iova::new(record.first * PAGE_SIZE);
+    fill(slots, ram.block[direction as usize].wrapping_add(offset), BLOCK_2M);
+    u32::try_from(blocks).ok()
+}
 
 impl Channel<'_> {
     /// Loads segments of whole blocks. No block is ever split: a map has blocks from its creation to its end.

@@ -9,6 +9,7 @@ use super::{
     Handle, HandleError, Piece, Record, Space, View,
     handle::{LOADED, PLACES},
     piece::{NONE, Pieces},
+    record::Kind,
 };
 use crate::{flush::Batch, strategy::Magazine};
 
@@ -128,7 +129,7 @@ impl<'t> Channel<'t> {
         let mut counters = self.counted;
         for record in self.records.iter().filter(|record| record.is_loaded()) {
             counters.loaded += 1;
-            counters.loaded_pages += u64::from(record.used) * record.leaf_pages();
+            counters.loaded_pages += u64::from(record.pages);
         }
         counters
     }
@@ -144,11 +145,11 @@ impl<'t> Channel<'t> {
     }
 
     pub(crate) fn find(&self, handle: Handle) -> Result<&Record<'t>, HandleError> {
-        self.records.get(handle.index()).filter(|record| record.is_of(handle)).ok_or(HandleError(handle))
+        self.records.get(handle.index()).filter(|record| record.is_of(handle)).ok_or(HandleError::new(handle))
     }
 
     pub(crate) fn find_mut(&mut self, handle: Handle) -> Result<&mut Record<'t>, HandleError> {
-        let refused = HandleError(handle);
+        let refused = HandleError::new(handle);
         self.records.get_mut(handle.index()).filter(|record| record.is_of(handle)).ok_or(refused)
     }
 
@@ -219,5 +220,6 @@ impl Record<'_> {
     pub(crate) fn set_loaded(&mut self, used: u32) {
         self.word |= LOADED;
         self.used = used;
+        self.pages = if self.kind == Kind::Blocks { used * 512 } else { used };
     }
 }

@@ -1,5 +1,7 @@
 //! Why a space, a map or a load was refused.
 
+use core::num::NonZeroU64;
+
 use bulkhead_core::addr::PhysAddr;
 use thiserror::Error;
 
@@ -65,8 +67,19 @@ pub enum CreateError {
 
 /// A handle that names no map of the channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("no map {:#x}", .0.as_u64())]
-pub struct HandleError(pub Handle);
+#[error("no map {0:#x}")]
+pub struct HandleError(NonZeroU64);
+
+impl HandleError {
+    /// For this handle; one of 0 is said as its complement, so that the error fits a register.
+    #[inline]
+    pub(super) const fn new(handle: Handle) -> Self {
+        Self(match NonZeroU64::new(handle.as_u64()) {
+            Some(number) => number,
+            None => NonZeroU64::MAX,
+        })
+    }
+}
 
 /// Why nothing was loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]

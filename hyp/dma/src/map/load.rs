@@ -1,12 +1,13 @@
 //! Load: leaves are stored, nothing else happens. Everything is checked before the first store.
 //!
 //! The everyday loads have ways of their own, which the compiler keeps in registers: one segment of any length, and
-//! two to four segments that lie in one page each, as the fragments of packets do.
+//! three segments that lie in one page each, as the fragments of packets do.
 
 use bulkhead_core::addr::{Iova, PAGE_SIZE};
 
 use super::{
-    Channel, Direction, Handle, LoadError, Record, Segment, channel::Ram, handle::LOADED, piece::fill, record::Kind,
+    Channel, Direction, Handle, LoadError, Record, Segment, blocks::run_of_blocks, channel::Ram, handle::LOADED,
+    piece::fill, record::Kind,
 };
 use crate::tree::Entry;
 
@@ -24,15 +25,27 @@ impl Channel<'_> {
             let used = match segments {
                 [segment] => run(&self.ram, record.run, first, descriptor, segment),
                 [_, _, _] => each::<3>(&self.ram, singles, first, descriptor, segments),
-                [_, _] => each::<2>(&self.ram, singles, first, descriptor, segments),
-                [_, _, _, _] => each::<4>(&self.ram, singles, first, descriptor, segments),
                 _ => None,
             };
             if let Some(used) = used {
                 record.word = handle.0 | LOADED;
-                record.used = used;
+                (record.used, record.pages) = (used, used);
                 return Ok(used);
             }
+        }
+        self.load_other(handle, direction, segments)
+    }
+
+    /// Apart, and last, so that the everyday ways keep nothing for it.
+    #[inline(never)]
+    fn load_other(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment]) -> Result<u32, LoadError> {
+        if let [segment] = &mut *segments
+            && let Some(record) = self.records.get_mut(handle.index())
+            && (record.word == handle.0) & self.batch.is_settled(record.stamp)
+            && let Some(blocks) = run_of_blocks(&self.ram, record, direction, segment)
+        {
+            record.set_loaded(blocks);
+            return Ok(blocks);
         }
         let loaded = self.load_any(handle, direction, segments);
         if loaded.is_err_and(|error| error != LoadError::NeedsSpace) {
@@ -42,8 +55,6 @@ impl Channel<'_> {
     }
 
     /// Every load, and every error.
-    #[cold]
-    #[inline(never)]
     fn load_any(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment]) -> Result<u32, LoadError> {
         let record = self.find(handle).map_err(|_| LoadError::NoMap)?;
         if record.is_loaded() {
@@ -57,7 +68,10 @@ impl Channel<'_> {
             Kind::Pages => {
                 let layout = Layout { first: record.first, capacity: record.capacity, boundary: record.boundary };
                 let used = layout.lay_out(&self.ram, segments)?;
-                self.store(record.pieces, direction, segments);
+                match record.run.get(..used as usize) {
+                    Some(slots) => self.store_run(slots, record.first, direction, segments),
+                    None => self.store(record.pieces, direction, segments),
+                }
                 used
             }
             Kind::Blocks => self.load_blocks(record, direction, segments)?,
@@ -67,6 +81,18 @@ impl Channel<'_> {
         let record = self.find_mut(handle).map_err(|_| LoadError::NoMap)?;
         record.set_loaded(used);
         Ok(used)
+    }
+
+    /// Stores the leaves of segments that were laid out without gaps, all in one table.
+    fn store_run(&self, mut slots: &[Entry], first: u64, direction: Direction, segments: &[Segment]) {
+        let mut page = first;
+        for segment in segments {
+            let end = (segment.iova.as_u64() + segment.bytes).div_ceil(PAGE_SIZE);
+            let pages = usize::try_from(end - page).unwrap_or(usize::MAX);
+            let Some((here, rest)) = slots.split_at_checked(pages) else { return };
+            fill(here, self.descriptor(direction, segment), PAGE_SIZE);
+            (slots, page) = (rest, end);
+        }
     }
 
     /// Stores the leaves of segments that were laid out into the chain of pieces from `pieces` on.
@@ -115,7 +141,8 @@ fn run(ram: &Ram, slots: &[Entry], first: u64, descriptor: u64, segment: &mut Se
     let slots = slots.get(..usize::try_from(pages).ok()?)?;
     segment.iova = Iova::new(first << PAGE_SIZE.trailing_zeros() | within);
     fill(slots, descriptor.wrapping_add(offset & !OFFSET), PAGE_SIZE);
-    u32::try_from(pages).ok()
+    // At most a table of them: the mask says so to the compiler, too.
+    u32::try_from(pages & 0x3ff).ok()
 }
 
 /// Segments of a page each.

@@ -16,10 +16,14 @@ pub struct Record<'t> {
     /// Entries for a load of segments of one page each: no more than the map takes segments. Empty where loads have
     /// more to look at, as all of `run` is then.
     pub(super) singles: &'t [Entry],
-    /// Entries for a load of one segment: those in the lease's first table.
+    /// Entries for a load of one segment: those in the lease's first table. Empty for blocks.
     pub(super) run: &'t [Entry],
+    /// Entries that an unload can clear at once: the same, or those of blocks.
+    pub(super) slots: &'t [Entry],
     /// Pages (or blocks) that were loaded last: these entries of the lease are not clear.
     pub(super) used: u32,
+    /// Pages that these entries map.
+    pub(super) pages: u32,
     /// The first piece.
     pub(crate) pieces: u32,
     /// Pages (or blocks) that can be loaded.
@@ -59,7 +63,9 @@ impl Record<'_> {
         first: 0,
         singles: &[],
         run: &[],
+        slots: &[],
         used: 0,
+        pages: 0,
         pieces: NONE,
         capacity: 0,
         max_segments: 0,

@@ -14,22 +14,14 @@ impl Channel<'_> {
     pub fn unload(&mut self, handle: Handle) -> Result<(), HandleError> {
         if let Some(record) = self.records.get_mut(handle.index())
             && record.word == handle.0 | LOADED
-            && let Some(slots) = record.run.get(..record.used as usize)
+            && let Some(slots) = record.slots.get(..record.used as usize)
+            && self.batch.is_next(record.first)
         {
             clear(slots);
-            (record.word, record.stamp) = (handle.0, self.batch.stamp());
-            let (first, used) = (record.first, u64::from(record.used));
-            return if self.batch.extend(first, used) { Ok(()) } else { self.gather(first, used) };
+            (record.word, record.stamp) = (handle.0, self.batch.extend(record.first, record.pages.into()));
+            return Ok(());
         }
         self.unload_any(handle)
-    }
-
-    /// Apart, so that the everyday way calls nothing.
-    #[cold]
-    #[inline(never)]
-    fn gather(&mut self, first: u64, pages: u64) -> Result<(), HandleError> {
-        self.batch.add(Iova::new(first * PAGE_SIZE), pages);
-        Ok(())
     }
 
     #[cold]
@@ -40,7 +32,7 @@ impl Channel<'_> {
             return Ok(());
         }
         let (base, kind, pieces) = (Iova::new(record.first * PAGE_SIZE), record.kind, record.pieces);
-        let (used, leaf_pages) = (record.used, record.leaf_pages());
+        let (used, pages) = (record.used, record.pages);
         let mut stamp = record.stamp;
         if kind == Kind::PerSegment {
             let mut at = pieces;
@@ -54,7 +46,7 @@ impl Channel<'_> {
             for entry in self.pieces.entries(pieces).take(used as usize) {
                 entry.store(ZERO);
             }
-            stamp = self.batch.add(base, u64::from(used) * leaf_pages);
+            stamp = self.batch.add(base, pages.into());
         }
         let record = self.find_mut(handle)?;
         record.word &= !LOADED;

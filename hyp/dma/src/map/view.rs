@@ -23,7 +23,7 @@ impl View {
         let is_loaded = record.is_loaded();
         Self {
             base: Iova::new(record.first * PAGE_SIZE),
-            pages: if is_loaded { u64::from(record.used) * record.leaf_pages() } else { 0 },
+            pages: if is_loaded { record.pages.into() } else { 0 },
             is_loaded,
             is_unflushed: !is_loaded && !batch.is_settled(record.stamp),
         }
