@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What runs on the bare-metal target.
-const BARE_METAL: [&str; 2] = ["bulkhead-el2", "bulkhead-guest-tests"];
+const BARE_METAL: [&str; 3] = ["bulkhead-el2", "bulkhead-guest-tests", "bulkhead-guest-nic"];
 
 /// Checks everything. `false` when something is wrong.
 ///
