@@ -98,8 +98,22 @@ impl<'t> Tree<'t> {
 
     /// Provides the leaf tables of `pages` pages from `first` on, at least one, for one more lease.
     /// On error nothing has changed.
+    #[inline(always)]
     pub fn hold(&mut self, first: u32, pages: u32, source: &mut dyn TableSource<'t>) -> Result<(), TreeError> {
         let (low, high) = span(first, pages);
+        // The everyday case: in one table, that is there.
+        if low == high
+            && let Some(region) = self.regions.get_mut(low)
+            && let Leaf::Linked(_) = region.leaf
+        {
+            region.leases = region.leases.wrapping_add(1);
+            return Ok(());
+        }
+        self.hold_each(low, high, source)
+    }
+
+    #[inline(never)]
+    fn hold_each(&mut self, low: usize, high: usize, source: &mut dyn TableSource<'t>) -> Result<(), TreeError> {
         for at in low..=high {
             let (taken, quota) = (self.taken, self.quota);
             let Some(region) = self.regions.get_mut(at) else { continue };
@@ -167,8 +181,21 @@ impl<'t> Tree<'t> {
     }
 
     /// A lease is gone, and its pages are cleared and flushed: tables without one are unlinked, and gathered.
+    #[inline]
     pub fn release(&mut self, first: u32, pages: u32, batch: &mut Batch, channel: u8) {
         let (low, high) = span(first, pages);
+        if low == high
+            && let Some(region) = self.regions.get_mut(low)
+            && region.leases > 1
+        {
+            region.leases -= 1;
+            return;
+        }
+        self.release_each(low, high, batch, channel);
+    }
+
+    #[inline(never)]
+    fn release_each(&mut self, low: usize, high: usize, batch: &mut Batch, channel: u8) {
         for at in low..=high {
             let entry = self.middle_entry(at);
             let Some(region) = self.regions.get_mut(at) else { continue };
@@ -201,6 +228,7 @@ impl<'t> Tree<'t> {
     }
 
     /// Up to `pages` entries from `first` on, within one leaf table; empty without a table.
+    #[inline]
     pub fn entries(&self, first: u32, pages: u32) -> &'t [Entry] {
         let (at, _) = span(first, 1);
         let place = (first % LEAF_PAGES) as usize;
@@ -238,8 +266,10 @@ impl<'t> Tree<'t> {
 }
 
 /// First and last region of `pages` pages, at least 1, from `first` on.
+#[inline]
 const fn span(first: u32, pages: u32) -> (usize, usize) {
-    ((first / LEAF_PAGES) as usize, ((first + pages - 1) / LEAF_PAGES) as usize)
+    let last = first.wrapping_add(pages).wrapping_sub(1);
+    ((first / LEAF_PAGES) as usize, (last / LEAF_PAGES) as usize)
 }
 
 fn upto(entries: &[Entry], place: usize, count: usize) -> &[Entry] {

@@ -43,6 +43,28 @@ impl Bins {
         self.heads[row][sub]
     }
 
+    /// The first block of exactly `pages` pages, where their class has no other size; else `NONE`.
+    #[inline]
+    pub fn hole(&self, pages: u32) -> u32 {
+        match pages {
+            0..16 => self.heads[0][pages as usize],
+            16..32 => self.heads[1][pages as usize - 16],
+            _ => NONE,
+        }
+    }
+
+    /// That block went.
+    #[inline(always)]
+    pub fn set_hole(&mut self, pages: u32, next: u32) {
+        if next == NONE {
+            self.set_head(pages, next);
+        } else if pages < 16 {
+            self.heads[0][pages as usize] = next;
+        } else if pages < 32 {
+            self.heads[1][pages as usize - 16] = next;
+        }
+    }
+
     /// The head of the list for `pages` pages went.
     pub fn set_head(&mut self, pages: u32, next: u32) {
         let (row, sub) = Self::class(pages);

@@ -25,6 +25,7 @@ impl Wish {
     }
 
     /// The lowest place in a stretch that will do.
+    #[inline(always)]
     pub fn place(&self, first: u32, end: u32) -> Option<u32> {
         // Pages are below 2^27, alignments and boundaries powers of two at most as large: nothing wraps.
         let up = |page: u32, align: u32| page.wrapping_add(align.wrapping_sub(1)) & !align.wrapping_sub(1);

@@ -2,7 +2,7 @@
 
 use bulkhead_core::{addr::Iova, bundle::DmamapStrategy};
 
-use super::{Channel, CreateError, Handle, MapParams, Record, Space, piece::NONE, record::Kind};
+use super::{Channel, CreateError, Handle, MapParams, Space, piece::NONE, record::Kind};
 use crate::{flush::Stamp, tree::TableSource};
 
 /// A map that was created.
@@ -52,25 +52,24 @@ impl<'t> Space<'t> {
         let singles = run.get(..params.max_segments as usize).unwrap_or(run);
         let first = u64::from(first);
         if let Some(record) = channel.records.get_mut(at as usize) {
-            *record = Record {
-                word: handle.0,
-                stamp: Stamp::new(0),
-                first,
-                singles,
-                run,
-                slots: if kind == Kind::Blocks { slots } else { run },
-                used: 0,
-                pages: 0,
-                pieces,
-                capacity: if plan.is_blocks { plan.capacity / 512 } else { plan.capacity },
-                max_segments: params.max_segments,
-                boundary: plan.boundary,
-                kind,
-                is_listed: false,
-                is_gone: false,
-                link: NONE,
-                wish: plan.wish,
-            };
+            // Field by field: a whole record would be made elsewhere and copied.
+            record.word = handle.0;
+            record.stamp = Stamp::new(0);
+            record.first = first;
+            record.singles = singles;
+            record.run = run;
+            record.slots = if kind == Kind::Blocks { slots } else { run };
+            record.used = 0;
+            record.pages = 0;
+            record.pieces = pieces;
+            record.capacity = if plan.is_blocks { plan.capacity / 512 } else { plan.capacity };
+            record.max_segments = params.max_segments;
+            record.boundary = plan.boundary;
+            record.kind = kind;
+            record.is_listed = false;
+            record.is_gone = false;
+            record.link = NONE;
+            record.wish = plan.wish;
         }
         Ok(Created { handle, base: Iova::new(first << 12), bytes: u64::from(lease_pages) << 12 })
     }

@@ -7,7 +7,9 @@ impl<'t> Space<'t> {
     /// Unloads a map and takes it away: its handle is void. Its lease returns after its flush: at once when nothing of
     /// it waits for one, else in [`Self::reap`].
     pub fn destroy(&mut self, channel: &mut Channel<'t>, handle: Handle) -> Result<(), HandleError> {
-        channel.unload(handle)?;
+        if channel.find(handle)?.is_loaded() {
+            channel.unload(handle)?;
+        }
         let record = channel.find_mut(handle)?;
         record.word = handle.next().0;
         record.is_gone = true;
@@ -39,6 +41,7 @@ impl<'t> Space<'t> {
     }
 
     /// A map that holds no pages any more: its pieces go, and its place where it was destroyed.
+    #[inline(always)]
     fn let_go(&mut self, channel: &mut Channel<'t>, at: u32) {
         let Some(record) = channel.records.get_mut(at as usize) else { return };
         let pieces = core::mem::replace(&mut record.pieces, NONE);

@@ -86,6 +86,7 @@ impl MapParams {
         Self { max_size, max_segments, align: 1, boundary: 0, limit: u64::MAX }
     }
 
+    #[inline]
     pub(super) fn plan(&self, has_blocks: bool) -> Result<Plan, CreateError> {
         let Self { max_size, max_segments, align, boundary, limit } = *self;
         let pages = max_size.div_ceil(PAGE_SIZE);

@@ -133,6 +133,7 @@ impl<'t> Space<'t> {
     }
 
     /// Takes a lease, its tables, and the pieces that lead to its entries. On error nothing has changed.
+    #[inline(always)]
     pub(crate) fn attach(
         &mut self,
         channel: &mut Channel<'t>,
@@ -142,7 +143,7 @@ impl<'t> Space<'t> {
     ) -> Result<u32, CreateError> {
         let lease = self.leases.take(wish, owner)?;
         let (first, pages) = (lease.first, lease.pages - 1);
-        let count = (first % 512 + pages).div_ceil(512);
+        let count = (first % 512).wrapping_add(pages).wrapping_add(511) / 512;
         if channel.pieces.left() < count {
             self.leases.give(lease);
             return Err(CreateError::TooManyPieces(count));
@@ -151,6 +152,17 @@ impl<'t> Space<'t> {
             self.leases.give(lease);
             return Err(error.into());
         }
+        if count == 1 {
+            let slots = self.tree.entries(first, pages);
+            return Ok(channel.pieces.take(Piece { slots, first, lease: Some(lease), ..Piece::EMPTY }));
+        }
+        Ok(self.attach_each(channel, lease))
+    }
+
+    /// The pieces of a lease in several tables, all of which there are.
+    #[inline(never)]
+    fn attach_each(&self, channel: &mut Channel<'t>, lease: Lease) -> u32 {
+        let (first, pages) = (lease.first, lease.pages - 1);
         // From the last to the first: each knows its successor.
         let (mut end, mut next, mut lease) = (first + pages, NONE, Some(lease));
         loop {
@@ -159,13 +171,14 @@ impl<'t> Space<'t> {
             let lease = if start == first { lease.take() } else { None };
             next = channel.pieces.take(Piece { slots, first: start, next, lease, ..Piece::EMPTY });
             if start == first {
-                return Ok(next);
+                return next;
             }
             end = start;
         }
     }
 
     /// The same, for a lease of blocks, which has to lie in one table at level 2.
+    #[inline(never)]
     pub(super) fn attach_blocks(
         &mut self,
         channel: &mut Channel<'t>,
@@ -194,6 +207,7 @@ impl<'t> Space<'t> {
     }
 
     /// Gives pieces back whose pages are cleared and flushed: to the magazine, or to the space.
+    #[inline]
     pub(crate) fn detach(&mut self, channel: &mut Channel<'t>, pieces: u32, owner: u32) {
         if !channel.keep_in_magazine(pieces) {
             self.give_back(channel, pieces, owner);
@@ -201,6 +215,7 @@ impl<'t> Space<'t> {
     }
 
     /// The same, always to the space.
+    #[inline]
     pub(crate) fn give_back(&mut self, channel: &mut Channel<'t>, mut pieces: u32, owner: u32) {
         while let Some(piece) = channel.pieces.give(pieces) {
             pieces = piece.next;

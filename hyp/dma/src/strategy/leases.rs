@@ -27,7 +27,7 @@ impl<'t> Leases<'t> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, wish: &Wish, owner: u32) -> Result<Lease, IovaError> {
         match self {
             Self::Fit(iovas) => iovas.take(wish, owner),
@@ -35,7 +35,7 @@ impl<'t> Leases<'t> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn give(&mut self, lease: Lease) {
         match self {
             Self::Fit(iovas) => iovas.give(lease),

@@ -66,6 +66,7 @@ pub fn leave(piece: &Piece<'_>, owner: u32) {
 
 impl<'t> Space<'t> {
     /// After the flush: the marks of `owner` go, and the hold on the tables.
+    #[inline]
     pub(crate) fn tidy(&mut self, piece: &Piece<'t>, owner: u32, channel: &mut Channel<'t>) {
         if !piece.is_shared {
             return;
