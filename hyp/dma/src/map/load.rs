@@ -36,16 +36,24 @@ impl Channel<'_> {
         self.load_other(handle, direction, segments)
     }
 
-    /// Apart, and last, so that the everyday ways keep nothing for it.
+    /// The less frequent ways, apart, so that the others keep nothing for them.
     #[inline(never)]
     fn load_other(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment]) -> Result<u32, LoadError> {
-        if let [segment] = &mut *segments
-            && let Some(record) = self.records.get_mut(handle.index())
+        if let Some(record) = self.records.get_mut(handle.index())
             && (record.word == handle.0) & self.batch.is_settled(record.stamp)
-            && let Some(blocks) = run_of_blocks(&self.ram, record, direction, segment)
         {
-            record.set_loaded(blocks);
-            return Ok(blocks);
+            let descriptor = self.ram.page[direction as usize];
+            let (singles, first) = (record.singles, record.first);
+            let used = match &mut *segments {
+                [segment] => run_of_blocks(&self.ram, record, direction, segment),
+                [_, _] => each::<2>(&self.ram, singles, first, descriptor, segments),
+                [_, _, _, _] => each::<4>(&self.ram, singles, first, descriptor, segments),
+                _ => None,
+            };
+            if let Some(used) = used {
+                record.set_loaded(used);
+                return Ok(used);
+            }
         }
         let loaded = self.load_any(handle, direction, segments);
         if loaded.is_err_and(|error| error != LoadError::NeedsSpace) {

@@ -21,6 +21,21 @@ impl Channel<'_> {
             (record.word, record.stamp) = (handle.0, self.batch.extend(record.first, record.pages.into()));
             return Ok(());
         }
+        self.unload_other(handle)
+    }
+
+    /// As the everyday way, where another run of the batch begins: the first of a batch, or one out of order.
+    #[inline(never)]
+    fn unload_other(&mut self, handle: Handle) -> Result<(), HandleError> {
+        if let Some(record) = self.records.get_mut(handle.index())
+            && record.word == handle.0 | LOADED
+            && let Some(slots) = record.slots.get(..record.used as usize)
+        {
+            clear(slots);
+            record.word = handle.0;
+            record.stamp = self.batch.add(Iova::new(record.first * PAGE_SIZE), record.pages.into());
+            return Ok(());
+        }
         self.unload_any(handle)
     }
 
