@@ -12,6 +12,7 @@ mod gic;
 mod interrupt;
 mod memory;
 mod pci;
+mod pmcg;
 mod read;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -31,6 +32,7 @@ pub use self::{
     interrupt::{Interrupt, Trigger},
     memory::{DeviceReservation, Reserved},
     pci::{INTX_ENTRIES_MAX, IntxEntry, PciHost, STREAM_ENTRIES_MAX, StreamEntry, Window},
+    pmcg::{Pmcg, PmcgClaim},
     smmu::{Smmu, SmmuInterrupts, SmmuKind},
     uart::{Uart, UartKind},
 };
@@ -49,6 +51,8 @@ pub const RESERVED_MAX: usize = 32;
 pub const DEVICE_RESERVATIONS_MAX: usize = 8;
 /// Most SMMUs.
 pub const SMMUS_MAX: usize = 8;
+/// Most performance monitor counter groups; further ones are left out.
+pub const PMCGS_MAX: usize = 16;
 /// Most PCI host bridges.
 pub const PCI_HOSTS_MAX: usize = 6;
 /// Most ITSs.
@@ -88,6 +92,8 @@ pub struct Machine {
     pub console: Option<Uart>,
     /// Enabled SMMUs, in the tree's order: [`SmmuId`] is the place here.
     pub smmus: Vec<Smmu, SMMUS_MAX>,
+    /// Enabled counter groups of SMMUs.
+    pub pmcgs: Vec<Pmcg, PMCGS_MAX>,
     /// Enabled ECAM host bridges.
     pub pci_hosts: Vec<PciHost, PCI_HOSTS_MAX>,
     /// The initrd, which is the bundle.

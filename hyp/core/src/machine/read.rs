@@ -5,7 +5,7 @@ use heapless::{String, Vec};
 use super::{
     Machine, cpu,
     error::MachineError,
-    gic, memory, pci, smmu,
+    gic, memory, pci, pmcg, smmu,
     tree::{Tree, Value},
     uart::{self, Uart},
 };
@@ -20,6 +20,7 @@ pub fn machine(dtb: &[u8]) -> Result<Machine, MachineError> {
         cpu::read(path, &mut machine)?;
         memory::read(path, &mut machine)?;
         smmu::read(&tree, path, controller, &mut machine)?;
+        pmcg::read(path, &mut machine)?;
         if let Some(controller) = controller {
             gic::read_timers(&tree, path, controller, &mut machine.timers);
         }
