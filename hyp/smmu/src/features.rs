@@ -107,6 +107,8 @@ pub struct Features {
     pub has_range_invalidation: bool,
     /// Level of support for changing a block's size in place, 0 to 2.
     pub bbm_level: u8,
+    /// Access flags of leaves are set by the SMMU (IDR0.HTTU), in tables that are coherent with the CPUs.
+    pub has_access_flag_update: bool,
     /// Takes part in the CPUs' broadcast TLB maintenance.
     pub has_broadcast_tlb: bool,
     /// The EL2 translation regime exists.
@@ -197,6 +199,7 @@ impl Features {
             is_coherent: IDR0::COHACC.is_set(idr0),
             has_range_invalidation: IDR3::RIL.is_set(idr3),
             bbm_level: field(IDR3::BBML.read(idr3)),
+            has_access_flag_update: IDR0::HTTU.read(idr0) != 0 && IDR0::COHACC.is_set(idr0),
             has_broadcast_tlb: IDR0::BTM.is_set(idr0),
             has_hyp: IDR0::HYP.is_set(idr0),
             has_ats: IDR0::ATS.is_set(idr0),
@@ -215,7 +218,7 @@ impl Features {
     /// The same SMMU treated as if its accesses were not coherent: runs the cache maintenance on any machine.
     #[must_use]
     pub fn forced_non_coherent(self) -> Self {
-        Self { is_coherent: false, ..self }
+        Self { is_coherent: false, has_access_flag_update: false, ..self }
     }
 
     /// Highest VMID that the SMMU tells apart.
@@ -245,6 +248,7 @@ impl fmt::Display for Features {
         )?;
         for (is_there, name) in [
             (self.has_range_invalidation, "range invalidation"),
+            (self.has_access_flag_update, "access flags"),
             (self.has_broadcast_tlb, "broadcast TLB"),
             (self.has_ats, "ATS (off)"),
             (self.has_pri, "PRI (off)"),

@@ -70,6 +70,9 @@ impl ModelConfig {
     pub const QEMU: IdRegisters =
         IdRegisters { idr0: 0x0d44_101b, idr1: 0x0273_0010, idr3: 0x1414, idr5: 0x74, aidr: 0 };
 
+    /// The same, and it sets access flags (IDR0.HTTU = 1).
+    pub const HTTU: IdRegisters = IdRegisters { idr0: Self::QEMU.idr0 | 1 << 6, ..Self::QEMU };
+
     /// RK3588's MMU-600 as far as Linux's boot log tells: not coherent, no ranges, stalls, ATS, MSI, EL2, 48 bits.
     pub const MMU600: IdRegisters = IdRegisters {
         // S2P S1P TTF=2 HYP ATS ASID16 MSI VMID16 CD2L TTENDIAN=2 STALL_MODEL=0 ST_LEVEL=1.
@@ -389,6 +392,14 @@ impl Model {
     pub fn alloc(&self, pages: u64, alignment: u64) -> PhysAddr {
         let at = self.0.borrow_mut().alloc(pages, alignment);
         at.map(PhysAddr::new).expect("the model's memory is used up")
+    }
+
+    /// An atomic exchange by the CPU, of a coherent SMMU's table entry: what was there.
+    pub fn exchange(&self, at: PhysAddr, value: u64) -> u64 {
+        let mut state = self.0.borrow_mut();
+        let old = state.memory.cpu_exchange(at.as_u64(), value);
+        state.step();
+        old
     }
 
     /// Lets `us` microseconds pass.

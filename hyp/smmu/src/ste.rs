@@ -142,8 +142,9 @@ impl Ste {
     ///
     /// - S2S = 0, S2R by `recording`: a fault is aborted at once, never stalled (5.5). A stalled PCIe device would
     ///   hold up its neighbours.
-    /// - S2AFFD = 0: our tables have AF = 1 in each leaf, so a leaf without it is not ours and faults.
-    /// - S2HA = S2HD = 0: the SMMU never writes the table.
+    /// - S2AFFD = 0: a leaf with AF = 0 is one that a sampled load of a DMA map stored, or it is not ours and faults.
+    /// - S2HA = 1 where the SMMU can: it sets the AF of such leaves (3.13.2). It writes nothing else to the table: all
+    ///   other leaves have AF = 1 from the start, and S2HD = 0.
     /// - S2PTW = 1: does nothing without stage 1 (5.2); under a guest's stage 1 it keeps table walks off devices.
     /// - MTCFG = 0, SHCFG = incoming: attributes are the device's, combined with those of the table.
     pub fn stage2(config: &S2Config, features: &Features, recording: Recording) -> Result<Self, S2Error> {
@@ -168,6 +169,7 @@ impl Ste {
             + STE2::S2PS.val(output_size(config, features))
             + STE2::S2AA64::SET
             + STE2::S2PTW::SET
+            + STE2::S2HA.val(u64::from(features.has_access_flag_update))
             + STE2::S2R.val(u64::from(recording == Recording::On));
         words[2] = fields.into();
         words[3] = config.root.as_u64() & S2TTB;

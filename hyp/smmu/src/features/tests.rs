@@ -20,6 +20,7 @@ fn qemu_is_read_as_measured() {
             is_coherent: true,
             has_range_invalidation: true,
             bbm_level: 2,
+            has_access_flag_update: false,
             has_broadcast_tlb: false,
             has_hyp: false,
             has_ats: false,
@@ -46,6 +47,19 @@ fn mmu600_is_read_as_linux_logs_it() {
     assert!(!features.is_coherent && !features.has_range_invalidation);
     assert!(features.has_ats && features.has_msi && features.has_hyp && features.has_type_override);
     assert_eq!((features.cmdq_log2, features.eventq_log2, features.oas_bits), (16, 15, 48));
+}
+
+/// Would miss: access flags asked of an SMMU whose walks do not snoop, or that has none.
+#[test]
+fn access_flags_need_httu_and_coherent_walks() {
+    let has = |id: IdRegisters| Features::from_idr(&id, 40).expect("features");
+    assert!(!has(QEMU).has_access_flag_update);
+    for httu in 1..=3 {
+        let id = IdRegisters { idr0: QEMU.idr0 | httu << 6, ..QEMU };
+        assert!(has(id).has_access_flag_update);
+        assert!(!has(id).forced_non_coherent().has_access_flag_update);
+        assert!(!has(IdRegisters { idr0: id.idr0 & !(1 << 4), ..id }).has_access_flag_update);
+    }
 }
 
 #[test]

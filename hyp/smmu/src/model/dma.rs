@@ -23,6 +23,8 @@ pub(super) struct Stage2 {
     pub(super) level: u32,
     oas_bits: u32,
     is_recording: bool,
+    /// S2HA.
+    sets_access_flags: bool,
 }
 
 /// A valid entry; `None` in its place is abort.
@@ -41,6 +43,8 @@ const fn fault(reason: Reason) -> Fault {
     Fault { reason, fetch_addr: 0 }
 }
 
+/// AF of a descriptor.
+const ACCESS_FLAG: u64 = 1 << 10;
 const RNW: u64 = 1 << 35;
 const S2: u64 = 1 << 39;
 const CLASS_INPUT: u64 = 2 << 40;
@@ -169,7 +173,11 @@ impl State {
         check(word >> 46 & 3 == 0, "STE.S2TG")?;
         check(word >> 51 & 1 == 1, "STE.S2AA64")?;
         check(word >> 52 & 1 == 0, "STE.S2ENDI")?;
-        check(word >> 55 & 3 == 0, "STE.S2HA, S2HD")?;
+        check(word >> 55 & 1 == 0, "STE.S2HD")?;
+        let sets_access_flags = word >> 56 & 1 == 1;
+        check(!sets_access_flags || id.idr0 & 3 << 6 != 0, "STE.S2HA without HTTU")?;
+        // With tables that are not write-back cacheable it is IMPLEMENTATION DEFINED what becomes of an update (5.2).
+        check(!sets_access_flags || word >> 40 & 0xf == 0b0101, "STE.S2HA without cacheable walks")?;
         check(word >> 57 & 1 == 0, "STE.S2S")?;
         let oas_bits = [32, 36, 40, 42, 44, 48, 52, 0][(id.idr5 & 7) as usize];
         let s2ps = [32, 36, 40, 42, 44, 48, 52, 0][(word >> 48 & 7) as usize];
@@ -192,7 +200,8 @@ impl State {
         check(root & (root_bytes - 1) == 0, "STE.S2TTB's alignment")?;
         check(entry[4..].iter().all(|word| *word == 0), "STE words 4 to 7")?;
         let is_recording = word >> 58 & 1 == 1;
-        Ok(Some(Decoded::Stage2(Stage2 { vmid, root, ipa_bits, level, oas_bits: s2ps, is_recording })))
+        let oas_bits = s2ps;
+        Ok(Some(Decoded::Stage2(Stage2 { vmid, root, ipa_bits, level, oas_bits, is_recording, sets_access_flags })))
     }
 
     fn translate_stage2(&mut self, s2: &Stage2, input: u64, access: DmaAccess) -> Result<u64, Fault> {
@@ -239,8 +248,12 @@ impl State {
                     if output >> s2.oas_bits != 0 {
                         return Err(fault(Reason::AddressSize));
                     }
-                    if descriptor & 1 << 10 == 0 {
-                        return Err(fault(Reason::AccessFlag));
+                    if descriptor & ACCESS_FLAG == 0 {
+                        if !s2.sets_access_flags {
+                            return Err(fault(Reason::AccessFlag));
+                        }
+                        // An atomic update (3.13.2). Before the permission check: there it is UNKNOWN whether it happens.
+                        self.memory.device_update(at, descriptor | ACCESS_FLAG);
                     }
                     let entry = Entry {
                         bytes,

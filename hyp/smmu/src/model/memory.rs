@@ -184,6 +184,19 @@ impl Memory {
         has
     }
 
+    /// The SMMU replaces what it sees at `at`, atomically: what the CPU has stored and not ordered yet comes after it.
+    pub(super) fn device_update(&mut self, at: u64, value: u64) {
+        self.words.insert(at, value);
+    }
+
+    /// The CPU's atomic exchange, in memory that the SMMU is coherent with: all have seen the new value when it is done.
+    pub(super) fn cpu_exchange(&mut self, at: u64, value: u64) -> u64 {
+        let old = self.below_cache(at);
+        self.unordered.remove(&at);
+        self.words.insert(at, value);
+        old
+    }
+
     /// Whether the SMMU is sure to see what the CPU wrote there.
     pub(super) fn is_published(&self, at: u64) -> bool {
         let is_dirty = self.lines.get(&(at / LINE_BYTES)).is_some_and(|line| line.dirty[word_of(at)]);

@@ -69,6 +69,16 @@ fn shareability_is_incoming_only_where_it_can_be_said() {
     assert_eq!(ste.words()[1], 1 << (83 - 64) | 1 << (108 - 64));
 }
 
+/// Would miss: S2HD, which lets the SMMU make pages writable, and S2HA where it is ILLEGAL (HTTU = 0).
+#[test]
+fn access_flags_are_updated_where_the_smmu_can() {
+    let able = Features::from_idr(&ModelConfig::HTTU, 40).expect("features");
+    let plain = Ste::stage2(&config(), &features(), Recording::On).expect("an entry");
+    let updating = Ste::stage2(&config(), &able, Recording::On).expect("an entry");
+    let differing: [u64; 8] = core::array::from_fn(|at| plain.words()[at] ^ updating.words()[at]);
+    assert_eq!(differing, [0, 0, 1 << (184 - 128), 0, 0, 0, 0, 0]);
+}
+
 /// Would miss: concatenated tables of which the SMMU walks others, since it takes the low bits of their address as 0.
 #[test]
 fn concatenated_tables_are_aligned_to_their_size() {

@@ -29,7 +29,8 @@ const SLOTS: usize = 128;
 const STRIDE: usize = 8;
 const FRAMES: usize = SLOTS * STRIDE;
 /// Valid page, access flag, inner shareable, Normal write-back, read and write.
-const LEAF: u64 = 3 | 1 << 10 | 3 << 8 | 3 << 6 | 0xf << 2;
+const LEAF: u64 = 3 | ACCESS_FLAG | 3 << 8 | 3 << 6 | 0xf << 2;
+const ACCESS_FLAG: u64 = 1 << 10;
 
 /// What is left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +56,10 @@ struct Map {
     is_loaded: bool,
     /// The batch of its last unload.
     stamp: Option<Stamp>,
+    /// Its leaves were stored without access flag: the SMMU sets them.
+    is_sampled: bool,
+    /// Pages that the device reached since the load.
+    touched: [bool; STRIDE],
 }
 
 struct Walker {
@@ -124,8 +129,11 @@ pub struct World {
     leaves: [PhysAddr; SLOTS * STRIDE / 512],
     loaded_pages: u64,
     is_coherent: bool,
+    has_access_flags: bool,
     fault: Fault,
     random: u64,
+    /// Pages of sampled loads, and those of them that were reached.
+    pub sampled: (u64, u64),
 }
 
 impl World {
@@ -164,7 +172,9 @@ impl World {
             leaves,
             loaded_pages: 0,
             is_coherent: features.is_coherent,
+            has_access_flags: features.has_access_flag_update && fault == Fault::None,
             fault,
+            sampled: (0, 0),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         }
     }
@@ -185,10 +195,7 @@ impl World {
                 self.load(self.recent[again])
             }
             1..=2 => self.load(slot),
-            3..=5 => {
-                self.unload(slot);
-                Ok(())
-            }
+            3..=5 => self.unload(slot),
             6 => self.flush(),
             // What changed lately is tried as often as all the rest.
             7..=11 => {
@@ -225,11 +232,13 @@ impl World {
             }
         }
         let pages = 1 + self.random(STRIDE - 1);
-        let mut map = Map { pages, is_loaded: true, stamp: None, frames: [0; STRIDE] };
+        let is_sampled = self.has_access_flags && self.random(4) == 0;
+        let leaf = if is_sampled { LEAF & !ACCESS_FLAG } else { LEAF };
+        let mut map = Map { pages, is_loaded: true, is_sampled, ..Map::default() };
         for page in 0..pages {
             let Some(frame) = self.free.pop() else { return Err("out of frames".into()) };
             map.frames[page] = frame;
-            self.store(slot, page, frame | LEAF);
+            self.store(slot, page, frame | leaf);
         }
         self.platform.barrier();
         self.touch(slot);
@@ -238,13 +247,18 @@ impl World {
         Ok(())
     }
 
-    fn unload(&mut self, slot: usize) {
-        let pages = self.maps[slot].pages;
-        if !self.maps[slot].is_loaded {
-            return;
+    fn unload(&mut self, slot: usize) -> Result<(), String> {
+        let map = self.maps[slot];
+        let pages = map.pages;
+        if !map.is_loaded {
+            return Ok(());
         }
         for page in 0..pages {
-            self.store(slot, page, 0);
+            if map.is_sampled {
+                self.take(slot, page)?;
+            } else {
+                self.store(slot, page, 0);
+            }
         }
         let stamp = self.batch.add(iova(slot, 0), pages as u64);
         self.maps[slot].is_loaded = false;
@@ -252,6 +266,19 @@ impl World {
         self.unflushed.push(slot);
         self.touch(slot);
         self.loaded_pages -= pages as u64;
+        Ok(())
+    }
+
+    /// Clears a leaf of a sampled load: its access flag has to say whether the device was there.
+    fn take(&mut self, slot: usize, page: usize) -> Result<(), String> {
+        let old = self.model.exchange(self.entry(slot, page), 0);
+        let is_touched = self.maps[slot].touched[page];
+        if (old & ACCESS_FLAG != 0) != is_touched {
+            return Err(format!("slot {slot}, page {page}: {old:#x}, touched {is_touched}"));
+        }
+        self.sampled.0 += 1;
+        self.sampled.1 += u64::from(is_touched);
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), String> {
@@ -275,21 +302,32 @@ impl World {
         let page = self.random(STRIDE);
         let access = if self.random(2) == 0 { DmaAccess::Read } else { DmaAccess::Write };
         let outcome = self.model.dma(STREAM, iova(slot, page), access);
-        let map = &self.maps[slot];
+        let is_strict = self.fault == Fault::None;
+        let map = &mut self.maps[slot];
         let own = (page < map.pages).then(|| map.frames[page]);
         match outcome {
-            Outcome::Translated(at) if own == Some(at.as_u64()) => Ok(()),
+            Outcome::Translated(at) if own == Some(at.as_u64()) => {
+                map.touched[page] |= map.is_loaded;
+                Ok(())
+            }
             Outcome::Translated(at) => {
                 Err(format!("slot {slot}, page {page} leads to {at}, loaded {}, own {own:x?}", map.is_loaded))
+            }
+            outcome if is_strict && map.is_loaded && own.is_some() => {
+                Err(format!("slot {slot}, page {page} is loaded: {outcome:?}"))
             }
             outcome if outcome.is_contained() => Ok(()),
             outcome => Err(format!("slot {slot}, page {page}: {outcome:?}")),
         }
     }
 
-    fn store(&mut self, slot: usize, page: usize, descriptor: u64) {
+    fn entry(&self, slot: usize, page: usize) -> PhysAddr {
         let index = slot * STRIDE + page;
-        let at = PhysAddr::new(self.leaves[index / 512].as_u64() + (index % 512) as u64 * 8);
+        PhysAddr::new(self.leaves[index / 512].as_u64() + (index % 512) as u64 * 8)
+    }
+
+    fn store(&mut self, slot: usize, page: usize, descriptor: u64) {
+        let at = self.entry(slot, page);
         self.platform.write_memory(at, descriptor);
         if !self.is_coherent {
             self.platform.clean(at, 8);
