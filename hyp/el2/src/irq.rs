@@ -11,7 +11,7 @@ use spin::Once;
 use crate::{
     boot, dmamap, faults, gic, keyboard, panic,
     percpu::PerCpu,
-    virtual_gic,
+    pmcg, virtual_gic,
     vm::{State, Vm},
 };
 
@@ -111,6 +111,7 @@ fn own(cpu: &'static PerCpu, interrupt: IntId) {
         Some(Source::Timer) => {
             keyboard::tick();
             dmamap::tick();
+            pmcg::tick();
         }
         Some(Source::SmmuEvents(id)) => faults::event_interrupt(id),
         Some(Source::SmmuError(id)) => faults::global_error_interrupt(id),

@@ -27,6 +27,7 @@ pub mod mmu;
 pub mod panic;
 pub mod pci;
 pub mod percpu;
+pub mod pmcg;
 pub mod pointer;
 pub mod reach;
 pub mod shell;

@@ -1,6 +1,7 @@
 //! Takes the machine over, in the order that keeps devices out: PCI silent, SMMUs in abort, then CPUs and VMs.
 
 mod cpus;
+mod pmcgs;
 mod smmus;
 mod vms;
 
@@ -14,6 +15,7 @@ use log::{error, info, warn};
 use spin::Once;
 
 pub use cpus::{StartError, cpu};
+pub use pmcgs::NEITHER;
 
 use crate::{
     boot, bridge, firmware, gic, idle, irq, keyboard, lifecycle, memory, mmu::Access, pci::Ecam, text::Bytes, vm,
@@ -45,6 +47,7 @@ pub fn machine(dtb: AddrRange<PhysAddr>) -> ! {
     cpus::enable_sources(machine);
     open_bundle(machine);
     cpus::start_others(machine);
+    pmcgs::start(machine);
     vms::create(machine, dtb);
     keyboard::init();
     cpus::listen();

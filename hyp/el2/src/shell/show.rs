@@ -2,10 +2,11 @@
 
 use core::{fmt::Write, sync::atomic::Ordering::Relaxed};
 
+use bulkhead_core::ids::SmmuId;
 use heapless::String;
 
 use super::say;
-use crate::{boot, frames, memory, smmu, stats, text::Bytes, time, vm, vm::State};
+use crate::{boot, frames, memory, pmcg, smmu, start::NEITHER, stats, text::Bytes, time, vm, vm::State};
 
 /// `vm`: one line a VM, one a vCPU.
 pub fn vms() {
@@ -72,10 +73,45 @@ pub fn smmus() {
                 );
             }
             say!("  every other stream is in abort");
+            driver.features().has_access_flag_update
         });
-        if shown.is_none() {
-            say!("smmu {}: not in use", id.0);
+        match shown {
+            Some(has_access_flags) => translations(id, has_access_flags),
+            None => say!("smmu {}: not in use", id.0),
         }
+    }
+}
+
+/// What is known of an SMMU's TLB, and by what.
+fn translations(id: SmmuId, has_access_flags: bool) {
+    pmcg::each(id, |group| {
+        let all = group.counters.all();
+        say!(
+            "  tlb by the counter group at {} ({}), all streams: transactions {}, hits {} misses {}",
+            group.at,
+            group.claim.as_str(),
+            all.transactions,
+            all.hits(),
+            all.misses
+        );
+        for device in vm::all().flat_map(vm::Vm::devices).filter(|device| device.stream.smmu == id) {
+            let stream = device.stream.stream;
+            if let Some(own) = group.counters.of(stream) {
+                say!(
+                    "    stream {stream}: transactions {}, hits {} misses {}",
+                    own.transactions,
+                    own.hits(),
+                    own.misses
+                );
+            }
+        }
+    });
+    match (pmcg::counts(id), has_access_flags) {
+        (true, _) => (),
+        (false, true) => {
+            say!("  tlb: no counter group (PMCG): hits and misses are not known, what loads reached is sampled")
+        }
+        (false, false) => say!("  tlb: hits and misses are not known: {NEITHER}"),
     }
 }
 
