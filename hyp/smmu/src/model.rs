@@ -15,10 +15,11 @@ mod mutant;
 mod platform;
 mod queues;
 mod regs;
+mod shared;
 mod tables;
 mod tlb;
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, string::String, vec::Vec};
+use std::{boxed::Box, cell::RefCell, collections::BTreeMap, rc::Rc, string::String, vec::Vec};
 
 use bulkhead_core::{
     addr::{Iova, PhysAddr},
@@ -28,6 +29,7 @@ use bulkhead_core::{
 use self::{config_cache::ConfigCache, ledger::Ledger, memory::Memory, regs::Regs, tlb::Tlb};
 pub use self::{
     mutant::{Mutant, Mutation},
+    shared::SharedFrame,
     tables::TestTable,
 };
 use crate::{event::Event, features::IdRegisters};
@@ -383,6 +385,17 @@ impl Model {
     /// The frames are given up: a violation if the SMMU can still reach them, by an entry, a table or a cache.
     pub fn release(&self, start: PhysAddr, bytes: u64) {
         self.0.borrow_mut().release(start.as_u64()..start.as_u64() + bytes);
+    }
+
+    /// The frame at `at` is `frame`: CPUs store to it as they like, the SMMU sees the stores at the next barrier or at
+    /// once, as [`Visibility`] says.
+    ///
+    /// # Panics
+    /// When the SMMU is not coherent: nobody would clean what is stored there.
+    pub fn share(&self, at: PhysAddr, frame: Box<dyn SharedFrame>) {
+        let mut state = self.0.borrow_mut();
+        assert!(state.config.is_coherent(), "a frame that nobody cleans");
+        state.memory.share(at.as_u64(), frame);
     }
 
     /// Allocates zeroed memory aligned to `alignment`, for a test's tables and guests.

@@ -2,7 +2,10 @@
 
 use std::{boxed::Box, collections::BTreeMap, ops::Range, vec::Vec};
 
-use super::Visibility;
+use super::{
+    Visibility,
+    shared::{SharedFrame, SharedFrames},
+};
 
 const LINE_BYTES: u64 = 64;
 /// What memory holds before it is zeroed, as the SMMU sees it: a valid bypass entry, should it be taken for one.
@@ -31,6 +34,8 @@ pub(super) struct Memory {
     /// The CPU's cache, where the SMMU is not coherent with it.
     lines: BTreeMap<u64, Line>,
     fresh: Vec<Fresh>,
+    /// Frames whose words are elsewhere: `words` has them as of the last barrier.
+    shared: SharedFrames,
 }
 
 /// A page of words, and which of them were written, a bit each.
@@ -52,9 +57,13 @@ impl Words {
 
     fn insert(&mut self, at: u64, value: u64) {
         let Ok(word) = usize::try_from(at % 4096 / 8) else { return };
-        let page = self.0.entry(at / 4096).or_insert_with(|| Box::new(Page { values: [0; 512], written: [0; 8] }));
+        let page = self.page(at / 4096);
         page.values[word] = value;
         page.written[word / 64] |= 1 << (word % 64);
+    }
+
+    fn page(&mut self, number: u64) -> &mut Page {
+        self.0.entry(number).or_insert_with(|| Box::new(Page { values: [0; 512], written: [0; 8] }))
     }
 }
 
@@ -73,6 +82,7 @@ impl Memory {
             unordered: BTreeMap::new(),
             lines: BTreeMap::new(),
             fresh: Vec::new(),
+            shared: SharedFrames::default(),
         }
     }
 
@@ -83,6 +93,20 @@ impl Memory {
     /// Memory that the CPU has just zeroed.
     pub(super) fn add_fresh(&mut self, range: Range<u64>) {
         self.fresh.push(Fresh { range, is_cleaned: self.is_coherent });
+    }
+
+    /// From now on the frame's words are those of `frame`, which a coherent SMMU sees.
+    pub(super) fn share(&mut self, at: u64, frame: Box<dyn SharedFrame>) {
+        self.shared.insert(at / 4096, frame);
+        self.publish_shared();
+    }
+
+    fn publish_shared(&mut self) {
+        for (number, frame) in self.shared.iter() {
+            let page = self.words.page(number);
+            frame.copy_to(&mut page.values);
+            page.written = [u64::MAX; 8];
+        }
     }
 
     pub(super) fn cpu_write(&mut self, at: u64, value: u64) {
@@ -158,6 +182,7 @@ impl Memory {
         for (at, value) in core::mem::take(&mut self.unordered) {
             self.words.insert(at, value);
         }
+        self.publish_shared();
         self.fresh.retain(|fresh| !fresh.is_cleaned);
     }
 
@@ -165,6 +190,11 @@ impl Memory {
     pub(super) fn device_read(&self, at: u64) -> Option<u64> {
         if !self.has(at) {
             return None;
+        }
+        if self.visibility == Visibility::Early
+            && let Some(value) = self.shared.load(at)
+        {
+            return Some(value);
         }
         // Stores are not ordered: a pointer to fresh memory may be seen before its zeroes.
         let is_garbage = self.fresh.iter().any(|fresh| fresh.range.contains(&at));
