@@ -34,6 +34,7 @@ mod model;
 mod params;
 pub(crate) mod piece;
 pub(crate) mod record;
+mod sample;
 mod space;
 mod state;
 #[cfg(all(test, not(feature = "model")))]
@@ -50,6 +51,7 @@ pub use self::{
     params::{Direction, MapParams, Segment},
     piece::Piece,
     record::Record,
+    sample::SAMPLED_EVERY,
     space::{Space, SpaceConfig, SpaceStorage},
     state::{AnyMap, Empty, Loaded, Map, State, Unflushed},
     view::View,

@@ -28,13 +28,14 @@ use self::{
 /// Operations of the quick run, for each SMMU, strategy and policy.
 const QUICK: u64 = 2_000;
 
-/// With range commands and without, each seeing stores late and early. Maps are refused on what does not snoop.
-fn configs() -> [ModelConfig; 4] {
+/// With range commands, without, and with access flags, each seeing stores late and early. Maps are refused on what does
+/// not snoop.
+fn configs() -> [ModelConfig; 6] {
     let mut plain = ModelConfig::QEMU;
     plain.idr3 &= !(1 << 10);
-    let late = [ModelConfig::QEMU, plain].map(ModelConfig::new);
+    let late = [ModelConfig::QEMU, plain, ModelConfig::HTTU].map(ModelConfig::new);
     let early = late.map(|config| ModelConfig { visibility: Visibility::Early, ..config });
-    [late[0], late[1], early[0], early[1]]
+    [late[0], late[1], late[2], early[0], early[1], early[2]]
 }
 
 fn live(mut world: World, operations: u64) -> Result<Counts, String> {
@@ -65,9 +66,14 @@ fn live_everywhere(seed: u64, each: u64, mut tell: impl FnMut(DmamapStrategy, u6
 /// policy; a load that a device does not see; anything that is not given back.
 #[test]
 fn nothing_is_reused_before_its_sync() {
-    let mut replays = 0;
-    live_everywhere(1, QUICK, |_, _, counts| replays += counts.replays);
+    let (mut replays, mut sampled, mut touched) = (0, 0, 0);
+    live_everywhere(1, QUICK, |_, _, counts| {
+        replays += counts.replays;
+        sampled += counts.sampled;
+        touched += counts.touched;
+    });
     assert!(replays > 10_000, "{replays} accesses to what a SYNC retired");
+    assert!(0 < touched && touched < sampled, "{touched} of {sampled} sampled pages were touched");
 }
 
 /// Would miss: a test that sees nothing, whatever is left out.

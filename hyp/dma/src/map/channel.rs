@@ -42,6 +42,10 @@ pub struct Counters {
     pub leased_by_load: u64,
     /// Leases that loads took from a magazine.
     pub from_magazine: u64,
+    /// Pages that unloads of sampled maps took out.
+    pub sampled: u64,
+    /// Those of them whose access flag was set.
+    pub touched: u64,
 }
 
 /// The maps of one queue. See [`map`](super).
@@ -54,6 +58,7 @@ pub struct Channel<'t> {
     pub(crate) number: u8,
     pub(crate) strategy: DmamapStrategy,
     pub(crate) magazine: Magazine,
+    pub(super) is_sampling: bool,
     spare: u32,
     fresh: u32,
     /// Maps whose flush gives something back, oldest first.
@@ -96,6 +101,7 @@ impl<'t> Channel<'t> {
             number,
             strategy: space.strategy,
             magazine: Magazine::EMPTY,
+            is_sampling: false,
             spare: NONE,
             fresh: 0,
             first: NONE,

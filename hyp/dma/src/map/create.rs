@@ -31,13 +31,13 @@ impl<'t> Space<'t> {
         let Some(at) = channel.vacant() else { return Err(CreateError::TooManyMaps(channel.capacity())) };
         let kind = match self.strategy {
             DmamapStrategy::Reserve if plan.is_blocks => Kind::Blocks,
-            DmamapStrategy::Reserve => Kind::Pages,
+            DmamapStrategy::Reserve => channel.kind_of_pages(),
             DmamapStrategy::PerLoad | DmamapStrategy::Magazine | DmamapStrategy::Bitmap => Kind::PerLoad,
             DmamapStrategy::PerSegment | DmamapStrategy::OneToOne => Kind::PerSegment,
         };
         let owner = u32::from(channel.number) << 24 | at;
         let pieces = match kind {
-            Kind::Pages => self.attach(channel, &plan.wish, owner, source)?,
+            Kind::Pages | Kind::Sampled => self.attach(channel, &plan.wish, owner, source)?,
             Kind::Blocks => self.attach_blocks(channel, &plan.wish, owner)?,
             Kind::PerLoad | Kind::PerSegment => NONE,
         };

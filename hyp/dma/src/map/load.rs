@@ -73,10 +73,11 @@ impl Channel<'_> {
         }
         check_count(record, segments)?;
         let used = match record.kind {
-            Kind::Pages => {
+            Kind::Pages | Kind::Sampled => {
                 let layout = Layout { first: record.first, capacity: record.capacity, boundary: record.boundary };
                 let used = layout.lay_out(&self.ram, segments)?;
                 match record.run.get(..used as usize) {
+                    _ if record.kind == Kind::Sampled => self.store_sampled(record.pieces, direction, segments),
                     Some(slots) => self.store_run(slots, record.first, direction, segments),
                     None => self.store(record.pieces, direction, segments),
                 }
@@ -105,11 +106,16 @@ impl Channel<'_> {
 
     /// Stores the leaves of segments that were laid out into the chain of pieces from `pieces` on.
     pub(crate) fn store(&self, pieces: u32, direction: Direction, segments: &[Segment]) {
+        self.store_without(0, pieces, direction, segments);
+    }
+
+    /// The same, with the bits of `cleared` clear in each leaf.
+    pub(super) fn store_without(&self, cleared: u64, pieces: u32, direction: Direction, segments: &[Segment]) {
         let Some(base) = self.pieces.get(pieces).map(|piece| u64::from(piece.first) * PAGE_SIZE) else { return };
         let mut entries = self.pieces.entries(pieces);
         let mut at = base;
         for segment in segments {
-            let mut descriptor = self.descriptor(direction, segment);
+            let mut descriptor = self.descriptor(direction, segment) & !cleared;
             let first = segment.iova.as_u64() & !OFFSET;
             let end = segment.iova.as_u64() + segment.bytes;
             let gap = usize::try_from((first - at) / PAGE_SIZE).unwrap_or(usize::MAX);

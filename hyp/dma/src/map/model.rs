@@ -214,3 +214,26 @@ fn two_channels_share_an_address() {
         assert_eq!(leaf[5].load(), 0, "shared: {is_shared}");
     });
 }
+
+/// Would miss: an access flag that the SMMU sets while an unload takes the leaf out and that does not count, or a leaf
+/// that is there again after it.
+#[test]
+fn an_access_flag_is_set_while_a_sampled_map_is_unloaded() {
+    model(|| {
+        let (mut vm, [mut one, _]) = Vm::new(DmamapStrategy::Reserve);
+        one.sample();
+        let a = vm.space.create(&mut one, &MapParams::new(4096, 1), &mut vm.pool).expect("room").handle;
+        let leaf = vm.leaf();
+        one.load(a, Direction::Both, &mut [Segment::new(Ipa::new(RAM + 0x5000), 4096)]).expect("fits");
+        // Page 1 is its first.
+        let smmu = spawn(move || {
+            let seen = leaf[1].load();
+            seen & 1 != 0 && leaf[1].replace(seen, seen | 1 << 10).is_ok()
+        });
+        one.unload(a).expect("a map");
+        let was_set = smmu.join().expect("the SMMU");
+        assert_eq!(leaf[1].load(), 0);
+        let counters = one.counters();
+        assert_eq!((counters.sampled, counters.touched), (1, was_set.into()));
+    });
+}

@@ -47,6 +47,8 @@ pub struct Record<'t> {
 pub(crate) enum Kind {
     /// Pages, leased when the map was created.
     Pages,
+    /// The same, and what devices reach of them is counted.
+    Sampled,
     /// Blocks of 2 MiB, leased when the map was created.
     Blocks,
     /// Pages, leased as one range by each load.

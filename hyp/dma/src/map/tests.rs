@@ -4,6 +4,7 @@ mod attacks;
 mod everyday;
 mod harness;
 mod random;
+mod sampled;
 
 use bulkhead_core::bundle::DmamapStrategy;
 

@@ -58,8 +58,12 @@ impl Channel<'_> {
                 at = piece.next;
             }
         } else {
-            for entry in self.pieces.entries(pieces).take(used as usize) {
-                entry.store(ZERO);
+            if kind == Kind::Sampled {
+                self.clear_sampled(pieces, used);
+            } else {
+                for entry in self.pieces.entries(pieces).take(used as usize) {
+                    entry.store(ZERO);
+                }
             }
             stamp = self.batch.add(base, pages.into());
         }

@@ -43,6 +43,11 @@ impl Entry {
         self.0.load(Relaxed)
     }
 
+    /// Stores a descriptor, and yields what was there, in one step.
+    pub fn exchange(&self, value: u64) -> u64 {
+        self.0.swap(value, Relaxed)
+    }
+
     /// Replaces `old` by `new`, or yields what is there instead.
     pub fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
         self.0.compare_exchange(old, new, Relaxed, Relaxed).map(|_| ())

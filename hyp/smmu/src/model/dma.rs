@@ -253,7 +253,10 @@ impl State {
                             return Err(fault(Reason::AccessFlag));
                         }
                         // An atomic update (3.13.2). Before the permission check: there it is UNKNOWN whether it happens.
-                        self.memory.device_update(at, descriptor | ACCESS_FLAG);
+                        if !self.memory.device_update(at, descriptor, descriptor | ACCESS_FLAG) {
+                            // The leaf was taken out meanwhile: a new walk finds nothing.
+                            return Err(fault(Reason::Translation));
+                        }
                     }
                     let entry = Entry {
                         bytes,

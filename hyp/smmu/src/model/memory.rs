@@ -214,9 +214,14 @@ impl Memory {
         has
     }
 
-    /// The SMMU replaces what it sees at `at`, atomically: what the CPU has stored and not ordered yet comes after it.
-    pub(super) fn device_update(&mut self, at: u64, value: u64) {
-        self.words.insert(at, value);
+    /// The SMMU replaces `old`, which it has read at `at`, by `new`, atomically; false if something else is there by now.
+    /// A plain store of the CPU that is not ordered yet comes after it.
+    pub(super) fn device_update(&mut self, at: u64, old: u64, new: u64) -> bool {
+        let is_updated = self.shared.update(at, old, new).unwrap_or(true);
+        if is_updated {
+            self.words.insert(at, new);
+        }
+        is_updated
     }
 
     /// The CPU's atomic exchange, in memory that the SMMU is coherent with: all have seen the new value when it is done.

@@ -17,6 +17,10 @@ impl SharedFrame for Frame {
         self.entries[word].load()
     }
 
+    fn update(&self, word: usize, old: u64, new: u64) -> bool {
+        self.entries[word].replace(old, new).is_ok()
+    }
+
     fn copy_to(&self, words: &mut [u64; 512]) {
         if self.is_held.get() {
             return;

@@ -80,6 +80,10 @@ pub struct Counts {
     pub replays: u64,
     /// Accesses that reached memory.
     pub reached: u64,
+    /// Pages of sampled maps that were unloaded.
+    pub sampled: u64,
+    /// Of those, with an access flag.
+    pub touched: u64,
 }
 
 /// See the module.
@@ -136,7 +140,10 @@ impl World {
             let records = (0..MAPS).map(|_| Record::EMPTY).collect::<Vec<_>>().leak();
             let pieces = (0..MAPS * 8).map(|_| Piece::EMPTY).collect::<Vec<_>>().leak();
             let batch = Batch::new(VMID, [SmmuId(0)], has_ranges);
-            let channel = Channel::new(number, ChannelStorage { records, pieces }, &space, batch);
+            let mut channel = Channel::new(number, ChannelStorage { records, pieces }, &space, batch);
+            if smmu.features().has_access_flag_update {
+                channel.sample();
+            }
             Queue { channel, policy: Policy::new(mode, has_ranges, Costs::START), put_off_us: None }
         });
         // The tables are in memory before the entry that leads to them.
@@ -223,6 +230,10 @@ impl World {
             self.touch(page)?;
         }
         self.check()?;
+        for counters in self.queues.each_ref().map(|queue| queue.channel.counters()) {
+            self.counts.sampled += counters.sampled;
+            self.counts.touched += counters.touched;
+        }
         let left = (self.space.leased_pages(), self.space.live(), self.space.leaf_tables(), self.pool.out());
         // The root and the table of the one GiB.
         if left == (0, 0, (0, 0), 2) { Ok(self.counts) } else { Err(format!("left behind: {left:?}")) }

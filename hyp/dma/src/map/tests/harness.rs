@@ -21,6 +21,8 @@ use crate::{
 
 pub const RAM: u64 = 0x4000_0000;
 pub const RAM_BYTES: u64 = 64 << 20;
+/// AF of a leaf.
+pub const ACCESS_FLAG: u64 = 1 << 10;
 pub const PHYS: u64 = 0x1_2340_0000;
 const VMID: Vmid = Vmid::new(3).expect("not zero");
 
@@ -112,6 +114,8 @@ pub struct Machine {
     pub pool: Pool,
     pub smmu: Smmu,
     policy: Policy,
+    /// The SMMU sets access flags; else it faults where one is clear.
+    pub has_access_flags: bool,
 }
 
 impl Machine {
@@ -147,7 +151,7 @@ impl Machine {
         });
         let channels = channels.collect();
         let policy = Policy::new(Mode::Auto, true, Costs::START);
-        Self { space, channels, pool, smmu: Smmu::default(), policy }
+        Self { space, channels, pool, smmu: Smmu::default(), policy, has_access_flags: false }
     }
 
     pub fn create(&mut self, channel: usize, params: &MapParams) -> Result<Created, CreateError> {
@@ -182,27 +186,48 @@ impl Machine {
         self.space.reap(channel, &mut self.pool);
     }
 
+    /// Samples maps of both channels, with an SMMU that can.
+    pub fn sample(&mut self) {
+        self.has_access_flags = true;
+        self.channels.iter_mut().for_each(Channel::sample);
+    }
+
     /// What the tables say of a page.
     pub fn walk(&self, page: u64) -> Option<Reach> {
+        self.leaf(page).map(|(reach, _)| reach)
+    }
+
+    /// The same, with the leaf.
+    pub fn leaf(&self, page: u64) -> Option<(Reach, &'static Entry)> {
         let mut table = self.pool.at(self.space.config().root);
         for level in 1..=3 {
             let shift = 9 * (3 - u32::from(level));
-            let entry = table[usize::try_from((page >> shift) % 512).expect("small")].load();
-            match Descriptor::decode(entry, level) {
+            let entry = &table[usize::try_from((page >> shift) % 512).expect("small")];
+            match Descriptor::decode(entry.load(), level) {
                 Descriptor::Invalid => return None,
                 Descriptor::Table(next) => table = self.pool.at(next),
                 Descriptor::Leaf(base, attributes) => {
-                    return Some((base.as_u64() / 4096 + (page & ((1 << shift) - 1)), attributes.access));
+                    let reach = (base.as_u64() / 4096 + (page & ((1 << shift) - 1)), attributes.access);
+                    return Some((reach, entry));
                 }
             }
         }
         None
     }
 
+    fn fetch(&self, page: u64) -> Option<Reach> {
+        let (reach, leaf) = self.leaf(page)?;
+        let old = leaf.load();
+        if old & ACCESS_FLAG == 0 && (!self.has_access_flags || leaf.replace(old, old | ACCESS_FLAG).is_err()) {
+            return None;
+        }
+        Some(reach)
+    }
+
     /// What a device's access to an address reaches: what the TLB remembers, else what the tables say, remembered.
     pub fn touch(&mut self, iova: u64) -> Option<(u64, Access)> {
         let page = iova / 4096;
-        let reach = self.smmu.tlb.get(&page).copied().or_else(|| self.walk(page))?;
+        let reach = self.smmu.tlb.get(&page).copied().or_else(|| self.fetch(page))?;
         self.smmu.tlb.insert(page, reach);
         Some((reach.0 * 4096 + iova % 4096, reach.1))
     }

@@ -42,8 +42,15 @@ fn pages(segment: &Segment) -> impl Iterator<Item = (u64, u64)> {
     (first..=last).zip(phys..)
 }
 
-fn run(strategy: DmamapStrategy, steps: Vec<(Step, usize, usize)>) -> Result<(), proptest::test_runner::TestCaseError> {
+fn run(
+    strategy: DmamapStrategy,
+    is_sampled: bool,
+    steps: Vec<(Step, usize, usize)>,
+) -> Result<(), proptest::test_runner::TestCaseError> {
     let mut machine = Machine::with(strategy, 12, 40, 43);
+    if is_sampled {
+        machine.sample();
+    }
     let mut maps: Vec<Model> = vec![];
     // Pages whose unload no SYNC of their channel covers.
     let mut pending = [BTreeSet::new(), BTreeSet::new()];
@@ -134,7 +141,8 @@ proptest! {
         steps in proptest::collection::vec((step(), any::<usize>(), 0usize..2), 1..120),
     ) {
         for strategy in STRATEGIES {
-            run(strategy, steps.clone())?;
+            run(strategy, false, steps.clone())?;
         }
+        run(DmamapStrategy::Reserve, true, steps)?;
     }
 }
