@@ -47,8 +47,12 @@ unsafe impl GlobalAlloc for Heap {
 
 /// `count` zeroed pages, for good: what a device reads or writes shares its pages with nothing else.
 pub fn pages(count: usize) -> &'static mut [u8] {
+    aligned_pages(count, PAGE_BYTES)
+}
+
+fn aligned_pages(count: usize, align: usize) -> &'static mut [u8] {
     let bytes = count * PAGE_BYTES;
-    let layout = Layout::from_size_align(bytes, PAGE_BYTES).expect("few pages");
+    let layout = Layout::from_size_align(bytes, align).expect("few pages");
     // SAFETY: the layout is not empty.
     let start = unsafe { Heap.alloc_zeroed(layout) };
     assert!(!start.is_null(), "no {count} pages of memory are left");
@@ -56,9 +60,10 @@ pub fn pages(count: usize) -> &'static mut [u8] {
     unsafe { core::slice::from_raw_parts_mut(start, bytes) }
 }
 
-/// `count` zeroed pages of words, for good, which others write to as well.
+/// `count` zeroed pages of words, for good, which others write to as well. Up to 2 MiB of them cross no multiple of 2 MiB.
 pub fn words(count: usize) -> &'static [AtomicU64] {
-    let (words, _) = pages(count).as_chunks_mut::<8>();
+    let align = (count * PAGE_BYTES).next_power_of_two();
+    let (words, _) = aligned_pages(count, align).as_chunks_mut::<8>();
     let (start, len) = (words.as_mut_ptr().cast::<AtomicU64>(), words.len());
     // SAFETY: pages are aligned for words, any bytes are words, and these are borrowed for good.
     unsafe { core::slice::from_raw_parts(start, len) }

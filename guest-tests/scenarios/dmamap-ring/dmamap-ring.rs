@@ -145,14 +145,15 @@ fn refusals(bus: &HvcBus, ring: &mut PacketRing, maps: &mut [Option<Map>], at: u
     }
 }
 
-/// Indices and entries from a hostile hand, in a ring of 128.
+/// Indices and entries from a hostile hand, in a ring of 256.
 fn hostile(words: &[AtomicU64]) {
-    const LOG2: u64 = 7;
+    const LOG2: u64 = 8;
     let setup = |ipa| hypercall::hvc(abi::Function::RingSetup.id(), &[CHANNEL.into(), ipa, LOG2])[0];
     let run = || hypercall::hvc(abi::Function::RingRun.id(), &[CHANNEL.into()]);
     let ipa = words.as_ptr().addr() as u64;
     for (name, ipa) in [
         ("RAM's end", params::ram_end() - PAGE),
+        ("a boundary of 2 MiB", (ipa & !(abi::BLOCK_BYTES - 1)) + abi::BLOCK_BYTES - PAGE),
         ("UART", 0x0900_0000),
         ("odd", ipa + 64),
         ("top", u64::MAX - PAGE + 1),
@@ -163,20 +164,20 @@ fn hostile(words: &[AtomicU64]) {
     producer.store(1, Relaxed);
     check!(setup(ipa) == abi::Error::BadRing.register(), "no ring that has begun");
     producer.store(0, Relaxed);
-    check!(setup(ipa) == 0, "a ring of 128");
-    for ahead in [129, 0x8000_0000, 0xffff_ffff] {
+    check!(setup(ipa) == 0, "a ring of 256");
+    for ahead in [257, 0x8000_0000, 0xffff_ffff] {
         producer.store(ahead, Relaxed);
         check!(run()[0] == abi::Error::BadRing.register(), "producer {ahead:#x} ahead");
     }
     // A consumer in memory that lies, and entries of all ones: each fails, none is skipped.
     consumer.store(0x55aa, Relaxed);
-    producer.store(128, Relaxed);
-    for word in &words[32..32 + 128 * 16] {
+    producer.store(256, Relaxed);
+    for word in &words[32..32 + 256 * 16] {
         word.store(u64::MAX, Relaxed);
     }
-    check!(run() == [0, 64, 64, 64], "a run takes 64");
-    check!(run() == [0, 64, 0, 64], "another the rest");
-    check!(consumer.load(Relaxed) == 128, "the index in memory is true again");
+    check!(run() == [0, 128, 128, 128], "a run takes 128");
+    check!(run() == [0, 128, 0, 128], "another the rest");
+    check!(consumer.load(Relaxed) == 256, "the index in memory is true again");
     check!(run() == [0; 4], "nothing is left");
     check!(hypercall::hvc(abi::Function::RingSetup.id(), &[CHANNEL.into(), 0, 0])[0] == 0, "the ring is taken away");
     check!(run()[0] == abi::Error::NoRing.register(), "no run without it");

@@ -73,8 +73,9 @@ errors! {
     /// A segment is not within the VM's own RAM.
     #[error("segment is not in the VM's RAM")]
     NotRam = -28,
-    /// The segment array or the ring is not within the VM's own RAM, or not aligned.
-    #[error("array or ring is not in the VM's RAM, or not aligned")]
+    /// The segment array or the ring is not within the VM's own RAM, not aligned, or crosses a multiple of
+    /// [`BLOCK_BYTES`](crate::BLOCK_BYTES).
+    #[error("array or ring is not in the VM's RAM, not aligned, or crosses a block of 2 MiB")]
     BadAddress = -29,
     /// The channel has no ring.
     #[error("channel has no ring")]

@@ -20,6 +20,8 @@
 //! | CALL_UID | `8600_ff01` | | | | | | | W0 to W3 = [`UID`] |
 //! | REVISION | `8600_ff03` | | | | | | | W0 = major, W1 = minor version |
 //!
+//! An array, a ring too, is within the VM's RAM, aligned, and crosses no multiple of [`BLOCK_BYTES`].
+//!
 //! Sizes, offsets and lengths are in bytes; an IPA is an address as the guest sees physical memory; an IOVA is what the
 //! guest gives to its device. Everything in memory is little-endian.
 #![no_std]
@@ -47,5 +49,8 @@ pub use stats::{Counter, STATS_PER_CALL};
 
 /// Channels of a VM: a channel is a queue of a driver, whose maps two CPUs do not work on at the same time.
 pub const CHANNELS: u64 = 8;
+
+/// An array of segments or a ring crosses no multiple of this: the hypervisor opens one block of a guest's memory at a time.
+pub const BLOCK_BYTES: u64 = 2 << 20;
 
 const _: () = assert!(cfg!(target_endian = "little"));

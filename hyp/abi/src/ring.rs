@@ -1,14 +1,17 @@
 //! The ring: memory of the guest through which one call carries a batch of loads and unloads.
 //!
-//! A ring is page-aligned in the guest's RAM: a [`Header`] of 256 bytes, then 2^n entries of 128 bytes. Indices run
-//! freely through 2^32; the entry of index i has place i modulo 2^n. The guest fills entries from its producer index
-//! on, stores the new producer (with release), and calls RING_RUN, which takes at most [`RUN_MAX`] entries: copies each
-//! once, does it, and after the ONE flush of the whole run stores each entry's status, then the new consumer (with
-//! release). An entry that failed does not keep the next from being done. The hypervisor never reads its own index back.
+//! A ring is page-aligned in the guest's RAM and crosses no multiple of [`BLOCK_BYTES`]: a [`Header`] of 256 bytes, then
+//! 2^n entries of 128 bytes. Indices run freely through 2^32; the entry of index i has place i modulo 2^n. The guest
+//! fills entries from its producer index on, stores the new producer (with release), and calls RING_RUN, which takes at
+//! most [`RUN_MAX`] entries: reads each word of an entry at most once, does it, and after the ONE flush of the whole run
+//! stores each entry's status, then the new consumer (with release). An entry that failed does not keep the next from
+//! being done. The hypervisor never reads its own index back, and the producer once a run.
+//!
+//! All accesses of the hypervisor are of aligned words of 8 bytes, whole.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Segment;
+use crate::{BLOCK_BYTES, Segment};
 
 /// The header's magic: "BHDMRING" in the order of bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"BHDMRING");
@@ -20,8 +23,9 @@ pub const HEADER_BYTES: u64 = 256;
 pub const ENTRY_BYTES: u64 = 128;
 /// Logarithm of the entries at most: 1,024 entries.
 pub const LOG2_ENTRIES_MAX: u64 = 10;
-/// Entries that one RING_RUN consumes at most.
-pub const RUN_MAX: u32 = 64;
+/// Entries that one RING_RUN consumes at most: two full batches of packets. What they can make the hypervisor do is
+/// bounded by the VM's maps, too, since one that a run has unloaded is not loaded again before the run's flush.
+pub const RUN_MAX: u32 = 128;
 /// Segments of an entry; a load of more takes a LOAD call.
 pub const ENTRY_SEGMENTS: usize = 4;
 /// Where `producer` is in the header, in bytes.
@@ -51,7 +55,7 @@ pub struct Header {
     pub producer_line: [u32; 15],
     /// Bytes 128 to 131, the hypervisor's: index of the next entry that it will take; RING_SETUP stores 0.
     pub consumer: u32,
-    /// Bytes 132 to 255: zero.
+    /// Bytes 132 to 255: zero; a store of the consumer stores the first four of them as well.
     pub consumer_line: [u32; 31],
 }
 
@@ -97,7 +101,7 @@ impl Op {
     }
 }
 
-/// An entry: 128 bytes.
+/// An entry: 128 bytes. Its first word is read as one and stored as one: with the status, bytes 0 to 3 become 0.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Entry {
@@ -126,6 +130,8 @@ pub const fn ring_bytes(log2_entries: u64) -> Option<u64> {
     }
     Some(HEADER_BYTES + (ENTRY_BYTES << log2_entries))
 }
+
+const _: () = assert!(HEADER_BYTES + (ENTRY_BYTES << LOG2_ENTRIES_MAX) <= BLOCK_BYTES);
 
 /// Where the entry of an index is from the ring's start, in bytes.
 pub const fn entry_offset(index: u32, log2_entries: u64) -> u64 {

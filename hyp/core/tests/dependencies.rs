@@ -18,7 +18,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Its tests run maps and batches against the model of the hardware.
     ("bulkhead-smmu", &["bulkhead-core", "bulkhead-dma"]),
     ("bulkhead-vdev", &["bulkhead-abi", "bulkhead-core"]),
-    ("bulkhead-el2", &["bulkhead-abi", "bulkhead-core", "bulkhead-dma", "bulkhead-smmu", "bulkhead-vdev"]),
+    ("bulkhead-ring", &["bulkhead-abi", "bulkhead-core", "bulkhead-dma", "bulkhead-vdev"]),
+    (
+        "bulkhead-el2",
+        &["bulkhead-abi", "bulkhead-core", "bulkhead-dma", "bulkhead-ring", "bulkhead-smmu", "bulkhead-vdev"],
+    ),
     // Its tests run against the hypervisor's own decoder.
     ("bulkhead-bus-dma", &["bulkhead-abi", "bulkhead-core", "bulkhead-vdev"]),
     ("bulkhead-guest-tests", &["bulkhead-abi", "bulkhead-bus-dma", "bulkhead-core"]),

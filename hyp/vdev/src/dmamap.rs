@@ -7,6 +7,8 @@
 mod answer;
 mod backend;
 mod call;
+mod entries;
+mod memory;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 mod ring;
@@ -14,6 +16,8 @@ mod ring;
 mod tests;
 
 pub use answer::answer;
-pub use backend::{Backend, Channel, GuestMemory, Lease, Loaded, MapInfo};
+pub use backend::{Backend, Channel, Lease, Loaded, MapInfo};
 pub use call::{Call, owns};
+pub use entries::{Entries, Maps, Refusal};
+pub use memory::{GuestMemory, Word};
 pub use ring::Ring;

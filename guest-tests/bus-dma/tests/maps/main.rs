@@ -30,7 +30,7 @@ fn attaches_to_this_hypervisor_alone() {
     assert_eq!(Bus::attach(Vm::of_version(0x2_0000), vm.array).err(), Some(Error::Version(0x2_0000)));
     assert!(Bus::attach(Vm::of_version(0x1_0005), vm.array).is_ok());
     let bus = vm.bus();
-    assert_eq!(bus.limits().map(|limits| (limits.maps, limits.segments, limits.run)), Ok((64, 64, 64)));
+    assert_eq!(bus.limits().map(|limits| (limits.maps, limits.segments, limits.run)), Ok((64, 64, 128)));
     assert_eq!(bus.window().map(|window| window.page), Ok(4096));
 }
 

@@ -1,21 +1,23 @@
 //! What stands behind the guest's calls: channels claimed without waiting, maps, the space's lock where it is needed.
 
+use core::sync::atomic::AtomicU64;
+
 use bulkhead_abi::{Constraints, Counter, Direction, Error, Flags, Handle, MapState, Segment, SyncOp, Window};
 use bulkhead_core::addr::{Iova, Ipa, PAGE_SIZE};
 use bulkhead_dma::map::{self, LoadError, MapParams};
-use bulkhead_vdev::dmamap::{Backend, Channel, Lease, Loaded, MapInfo, Ring};
+use bulkhead_ring::{Loads, load_error};
+use bulkhead_vdev::dmamap::{Backend, Channel, Entries, Lease, Loaded, MapInfo, Ring};
 
 use super::{
     Maps,
-    errors::{create_error, load_error},
+    errors::create_error,
     queue::{Published, Queue, Slot},
 };
 use crate::lock::MutexGuard;
 
-/// Loads of so many segments use a small array: what a ring's entry holds.
-const FEW: usize = bulkhead_abi::ring::ENTRY_SEGMENTS;
-const MANY: usize = 64;
-const _: () = assert!(MANY as u64 == bulkhead_abi::SEGMENTS_MAX);
+/// Segments of a load at most.
+const SEGMENTS: usize = 64;
+const _: () = assert!(SEGMENTS as u64 == bulkhead_abi::SEGMENTS_MAX);
 
 /// Rounds of flushing and giving back after a destroy: pages, then the tables that they were the last of.
 const ROUNDS: usize = 2;
@@ -89,11 +91,7 @@ impl Claimed<'_> {
         let maps = self.maps;
         let queue = self.queue()?;
         let handle = map::Handle::from_u64(map.register());
-        let direction = match direction {
-            Direction::DeviceReads => map::Direction::DeviceReads,
-            Direction::DeviceWrites => map::Direction::DeviceWrites,
-            Direction::Both => map::Direction::Both,
-        };
+        let direction = bulkhead_ring::direction(direction);
         let mut loaded = queue.channel.load(handle, direction, own);
         if loaded == Err(LoadError::NeedsSpace) {
             let mut ground = maps.ground.lock();
@@ -103,40 +101,9 @@ impl Claimed<'_> {
             }
             queue.has_tables |= queue.channel.batch().has_tables();
         }
-        match loaded {
-            Ok(pages) => {
-                queue.loads = queue.loads.wrapping_add(1);
-                queue.pages = queue.pages.wrapping_add(pages.into());
-                Ok(pages)
-            }
-            Err(problem) => Err(load_error(problem)),
-        }
-    }
-
-    fn load_into<const N: usize>(
-        &mut self,
-        map: Handle,
-        direction: Direction,
-        segments: &mut [Segment],
-    ) -> Result<Loaded, Error> {
-        let mut own = [const { map::Segment::new(Ipa::new(0), 0) }; N];
-        let own = own.get_mut(..segments.len()).ok_or(Error::TooManySegments)?;
-        for (own, segment) in own.iter_mut().zip(segments.iter()) {
-            segment.ipa.checked_add(segment.bytes).ok_or(Error::BadSegment)?;
-            *own = map::Segment::new(Ipa::new(segment.ipa), segment.bytes);
-        }
-        let pages = match self.load_all(map, direction, own) {
-            // A deferred flush that this map waits for happens now. In a run it is the guest's to wait.
-            Err(Error::Unflushed) if !self.maps.settings().flush.is_strict() => {
-                self.flush(true)?;
-                self.load_all(map, direction, own)?
-            }
-            pages => pages?,
-        };
-        for (own, segment) in own.iter().zip(segments) {
-            segment.iova = own.iova.as_u64();
-        }
-        Ok(Loaded { pages: pages.into() })
+        let pages = loaded.map_err(|problem| load_error(problem, own))?;
+        queue.note(Loads { loads: 1, pages: pages.into() });
+        Ok(pages)
     }
 }
 
@@ -165,16 +132,39 @@ impl Channel for Claimed<'_> {
     }
 
     fn load(&mut self, map: Handle, direction: Direction, segments: &mut [Segment]) -> Result<Loaded, Error> {
-        if segments.len() <= FEW {
-            self.load_into::<FEW>(map, direction, segments)
-        } else {
-            self.load_into::<MANY>(map, direction, segments)
+        let mut own = [const { map::Segment::new(Ipa::new(0), 0) }; SEGMENTS];
+        let own = own.get_mut(..segments.len()).ok_or(Error::TooManySegments)?;
+        for (own, segment) in own.iter_mut().zip(segments.iter()) {
+            *own = map::Segment::new(Ipa::new(segment.ipa), segment.bytes);
         }
+        let pages = match self.load_all(map, direction, own) {
+            // A deferred flush that this map waits for happens now.
+            Err(Error::Unflushed) if !self.maps.settings().flush.is_strict() => {
+                self.flush(true)?;
+                self.load_all(map, direction, own)?
+            }
+            pages => pages?,
+        };
+        for (own, segment) in own.iter().zip(segments) {
+            segment.iova = own.iova.as_u64();
+        }
+        Ok(Loaded { pages: pages.into() })
     }
 
     fn unload(&mut self, map: Handle) -> Result<(), Error> {
         let handle = map::Handle::from_u64(map.register());
         self.queue()?.channel.unload(handle).map_err(|_| Error::NoMap)
+    }
+
+    fn entries(&mut self, entries: &mut Entries<'_, AtomicU64>) {
+        let is_strict = self.maps.settings().flush.is_strict();
+        while let Ok(queue) = self.queue() {
+            let loads = bulkhead_ring::run(&mut queue.channel, entries, is_strict);
+            queue.note(loads);
+            if !entries.step(self) {
+                return;
+            }
+        }
     }
 
     fn finish(&mut self) -> Result<(), Error> {

@@ -3,20 +3,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use bulkhead_abi::{Counter, Error, Function};
-use bulkhead_core::addr::Ipa;
-use bulkhead_vdev::dmamap::{GuestMemory, answer, owns};
+use bulkhead_vdev::dmamap::{answer, owns};
 
 use super::Maps;
 use crate::{guest_view::GuestView, percpu::PerCpu, stats::CallSums, time, vm::Vm};
-
-impl GuestMemory for GuestView {
-    fn read(&mut self, at: Ipa, into: &mut [u8]) -> Option<()> {
-        Self::read(self, at, into).then_some(())
-    }
-    fn write(&mut self, at: Ipa, from: &[u8]) -> Option<()> {
-        Self::write(self, at, from).then_some(())
-    }
-}
 
 /// Answers a call with x0 to x6; `None` when it is not one for DMA maps.
 pub fn call(cpu: &'static PerCpu, vm: &'static Vm, x: &[u64; 7]) -> Option<[u64; 4]> {

@@ -7,6 +7,7 @@ use bulkhead_dma::{
     flush::{Live, Policy, Scope, retire},
     map::Channel,
 };
+use bulkhead_ring::Loads;
 use bulkhead_vdev::dmamap::Ring;
 use heapless::Vec;
 use log::{error, info};
@@ -49,6 +50,12 @@ impl Queue {
     /// A channel without maps.
     pub fn new(channel: Channel<'static>, policy: Policy) -> Self {
         Self { channel, policy, creates: 0, destroys: 0, loads: 0, pages: 0, has_tables: false, sync_ns: u32::MAX }
+    }
+
+    /// Counts loads.
+    pub fn note(&mut self, more: Loads) {
+        self.loads = self.loads.wrapping_add(more.loads);
+        self.pages = self.pages.wrapping_add(more.pages);
     }
 
     /// Flushes what was unloaded, if the policy says so or `is_now`. Every store to the tables is visible to the SMMUs

@@ -1,16 +1,17 @@
 //! One call from its registers to its answer.
 
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{
+    Backend, Call, Channel, GuestMemory,
+    memory::{self, WORD_BYTES},
+    ring::{self, Ring},
+};
 use bulkhead_abi::{
     CHANNELS, Constraints, Counter, Direction, Error, Features, Function, Handle, SEGMENTS_MAX, Segment, UID, VERSION,
     VERSION_MAJOR, VERSION_MINOR, ring::RUN_MAX,
 };
 use bulkhead_core::addr::Ipa;
-use zerocopy::IntoBytes;
-
-use super::{
-    Backend, Call, Channel, GuestMemory,
-    ring::{self, Ring},
-};
 
 /// Does what x0 to x6 call for; x0 to x3 of the answer.
 pub fn answer(backend: &impl Backend, memory: &mut impl GuestMemory, x: &[u64; 7]) -> [u64; 4] {
@@ -20,6 +21,8 @@ pub fn answer(backend: &impl Backend, memory: &mut impl GuestMemory, x: &[u64; 7
         Err(error) => [error.register(), 0, 0, 0],
     }
 }
+
+const SEGMENT_WORDS: usize = size_of::<Segment>() / WORD_BYTES;
 
 /// Segments of a LOAD at most.
 const SEGMENTS: usize = 64;
@@ -124,11 +127,16 @@ fn load(
     let mut segments = [Segment::default(); SEGMENTS];
     let segments = segments.get_mut(..count).ok_or(Error::TooManySegments)?;
     let mut channel = claim_for(backend, map)?;
-    memory.read(array, segments.as_mut_bytes()).ok_or(Error::BadAddress)?;
+    let bytes = size_of_val::<[Segment]>(segments) as u64;
+    let (places, _) = memory::words(memory, array, bytes)?.as_chunks::<SEGMENT_WORDS>();
+    for (segment, [ipa, bytes, _]) in segments.iter_mut().zip(places) {
+        (segment.ipa, segment.bytes) = (ipa.load(Relaxed), bytes.load(Relaxed));
+    }
     let loaded = channel.load(map, direction, segments)?;
     channel.finish()?;
-    // It was RAM when it was read, and a VM's RAM stays where it is.
-    memory.write(array, segments.as_bytes()).ok_or(Error::BadAddress)?;
+    for (segment, [.., iova]) in segments.iter().zip(places) {
+        iova.store(segment.iova, Relaxed);
+    }
     let first = segments.first().map_or(0, |segment| segment.iova);
     Ok(Results::Done([first, loaded.pages, 0]))
 }

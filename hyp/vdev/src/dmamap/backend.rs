@@ -1,22 +1,9 @@
-//! What stands behind the calls: a VM's IOVA space, its channels, its memory.
+//! What stands behind the calls: a VM's IOVA space and its channels.
 
+use core::sync::atomic::AtomicU64;
+
+use super::{Entries, Ring};
 use bulkhead_abi::{Constraints, Counter, Direction, Error, Flags, Handle, MapState, Segment, SyncOp, Window};
-use bulkhead_core::addr::Ipa;
-
-use super::Ring;
-
-/// A VM's memory as the hypervisor copies from and to it. Another vCPU may write it at any time.
-pub trait GuestMemory {
-    /// Copies memory at `at` out, each byte once, aligned words of 4 bytes whole; what is read by a later call was
-    /// written after it. `None`, and nothing said of `into`, if not all of it is the VM's own RAM.
-    #[must_use]
-    fn read(&mut self, at: Ipa, into: &mut [u8]) -> Option<()>;
-
-    /// Copies to memory at `at`, aligned words of 4 bytes whole, after everything that was read or written before.
-    /// `None`, and nothing written, if not all of it is the VM's own RAM.
-    #[must_use]
-    fn write(&mut self, at: Ipa, from: &[u8]) -> Option<()>;
-}
 
 /// A VM's DMA maps.
 pub trait Backend {
@@ -100,6 +87,14 @@ pub trait Channel {
     /// # Errors
     /// [`Error::NoMap`].
     fn unload(&mut self, map: Handle) -> Result<(), Error>;
+
+    /// Does the entries of a run, all but their flush. What this way does, another one may do faster.
+    fn entries(&mut self, entries: &mut Entries<'_, AtomicU64>)
+    where
+        Self: Sized,
+    {
+        while entries.step(self) {}
+    }
 
     /// Ends a batch: the stores of its loads are visible to the devices, and (one SYNC) those of its unloads are in
     /// force.

@@ -1,22 +1,22 @@
-//! A run through a channel's ring: each entry copied once, at most 64, one flush, then the statuses.
+//! A run through a channel's ring: at most 128 entries, each read once, one flush, then the statuses.
 
 use bulkhead_abi::{
-    Direction, Error, Handle,
-    ring::{
-        CONSUMER_OFFSET, Entry, Header, LAYOUT, MAGIC, Op, PRODUCER_OFFSET, RUN_MAX, SEGMENTS_OFFSET, STATUS_OFFSET,
-        entry_offset, ring_bytes,
-    },
+    Error,
+    ring::{Header, LAYOUT, MAGIC, RUN_MAX, ring_bytes},
 };
 use bulkhead_core::addr::Ipa;
-use zerocopy::IntoBytes;
 
-use super::{Channel, GuestMemory};
+use super::{
+    Channel, Entries, GuestMemory,
+    entries::Outcome,
+    memory::{self, WORD_BYTES, Word},
+};
 
 /// A ring that was in the VM's RAM, whole, when it was set up: the VM's RAM stays where it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ring {
     pub(super) at: Ipa,
-    pub(super) log2_entries: u64,
+    pub(super) bytes: u64,
     /// The hypervisor's own: what the guest does to the copy in memory changes nothing.
     pub(super) consumer: u32,
 }
@@ -32,107 +32,69 @@ pub struct Run {
     pub failed: u32,
 }
 
+const HEADER_WORDS: usize = size_of::<Header>() / WORD_BYTES;
+
+/// The place of a field in the header's words.
+macro_rules! word {
+    ($field:ident) => {
+        const { core::mem::offset_of!(Header, $field) / WORD_BYTES }
+    };
+}
+
 impl Ring {
     /// The ring at `at`, and its bytes.
     pub(super) fn setup(memory: &mut impl GuestMemory, at: Ipa, log2_entries: u64) -> Result<(Self, u64), Error> {
         let bytes = ring_bytes(log2_entries).ok_or(Error::Invalid)?;
-        let ring = Self { at, log2_entries, consumer: 0 };
-        // RAM is one range: if first and last bytes are in it, all are.
-        let mut header = Header::NEW;
-        memory.read(at, header.as_mut_bytes()).ok_or(Error::BadAddress)?;
-        let last = ring.address(bytes - 4)?;
-        memory.read(last, &mut [0; 4]).ok_or(Error::BadAddress)?;
-        if (header.magic, header.layout, header.producer) != (MAGIC, LAYOUT, 0) {
+        let words = memory::words(memory, at, bytes)?;
+        let header = words.first_chunk::<HEADER_WORDS>().ok_or(Error::BadRing)?;
+        let magic = header[word!(magic)].get();
+        let layout = low_half(header[word!(layout)].get());
+        let producer = low_half(header[word!(producer)].get());
+        if (magic, layout, producer) != (MAGIC, LAYOUT, 0) {
             return Err(Error::BadRing);
         }
-        ring.store_consumer(memory)?;
-        Ok((ring, bytes))
+        header[word!(consumer)].set(0);
+        Ok((Self { at, bytes, consumer: 0 }, bytes))
     }
 
-    fn address(&self, offset: u64) -> Result<Ipa, Error> {
-        self.at.checked_add(offset).ok_or(Error::BadAddress)
-    }
-
-    fn entry(&self, index: u32) -> Result<Ipa, Error> {
-        self.address(entry_offset(index, self.log2_entries))
-    }
-
-    fn store_consumer(&self, memory: &mut impl GuestMemory) -> Result<(), Error> {
-        memory.write(self.address(CONSUMER_OFFSET)?, &self.consumer.to_ne_bytes()).ok_or(Error::BadAddress)
-    }
-
-    /// How many entries the guest says are there.
-    fn pending(&self, memory: &mut impl GuestMemory) -> Result<u32, Error> {
-        let mut producer = [0; 4];
-        memory.read(self.address(PRODUCER_OFFSET)?, &mut producer).ok_or(Error::BadAddress)?;
-        let pending = u32::from_ne_bytes(producer).wrapping_sub(self.consumer);
-        if u64::from(pending) > 1 << self.log2_entries {
+    /// Takes what is in the ring, which is `words`; `each` does the entries on `channel`.
+    pub(super) fn run<C: Channel, W: Word>(
+        &mut self,
+        words: &[W],
+        channel: &mut C,
+        each: impl FnOnce(&mut C, &mut Entries<'_, W>),
+    ) -> Result<Run, Error> {
+        let (header, lines) = words.split_first_chunk::<HEADER_WORDS>().ok_or(Error::BadRing)?;
+        let (lines, _) = lines.as_chunks();
+        // The entries are read after the index that says they are there (DDI 0487 B2.3, Load-Acquire): one barrier for all.
+        let producer = low_half(header[word!(producer)].get_acquire());
+        let pending = producer.wrapping_sub(self.consumer);
+        if pending as usize > lines.len() {
             return Err(Error::BadRing);
         }
-        Ok(pending)
+        let mut outcomes = [Outcome::Done; RUN_MAX as usize];
+        let outcomes = outcomes.get_mut(..pending.min(RUN_MAX) as usize).unwrap_or_default();
+        let mut entries = Entries::new(lines, self.consumer, outcomes);
+        each(channel, &mut entries);
+        // The one flush: no status says that a page is gone before it is.
+        let flushed = channel.finish();
+        let (consumed, failed) = entries.settle(flushed);
+        self.consumer = self.consumer.wrapping_add(consumed);
+        header[word!(consumer)].set_release(self.consumer.into());
+        Ok(Run { consumed, left: pending - consumed, failed })
     }
 }
-
-const HEAD_BYTES: usize = core::mem::offset_of!(Entry, segments);
 
 /// Takes what is in the channel's ring.
-pub(super) fn run(channel: &mut impl Channel, memory: &mut impl GuestMemory) -> Result<Run, Error> {
+pub(super) fn run<C: Channel>(channel: &mut C, memory: &mut impl GuestMemory) -> Result<Run, Error> {
     let mut ring = (*channel.ring()).ok_or(Error::NoRing)?;
-    let pending = ring.pending(memory)?;
-    let consumed = pending.min(RUN_MAX);
-    let first = ring.consumer;
-    let mut outcomes = [Ok(Op::Nop); RUN_MAX as usize];
-    for (place, outcome) in (0..consumed).zip(&mut outcomes) {
-        *outcome = ring.entry(first.wrapping_add(place)).and_then(|at| entry(channel, memory, at));
-    }
-    // The one flush: no status says that a page is gone before it is.
-    let flushed = channel.finish();
-    let mut failed = 0;
-    for (place, outcome) in (0..consumed).zip(outcomes) {
-        let status = match (outcome, flushed) {
-            (Err(error), _) | (Ok(Op::Unload), Err(error)) => error.number(),
-            _ => 0,
-        };
-        failed += u32::from(status != 0);
-        let at = ring.entry(first.wrapping_add(place))?.checked_add(STATUS_OFFSET).ok_or(Error::BadAddress)?;
-        memory.write(at, &status.to_ne_bytes()).ok_or(Error::BadAddress)?;
-    }
-    ring.consumer = first.wrapping_add(consumed);
+    let words = memory::words(memory, ring.at, ring.bytes)?;
+    let run = ring.run(words, channel, C::entries)?;
     *channel.ring() = Some(ring);
-    ring.store_consumer(memory)?;
-    Ok(Run { consumed, left: pending - consumed, failed })
+    Ok(run)
 }
 
-/// Does one entry, all but its flush.
-fn entry(channel: &mut impl Channel, memory: &mut impl GuestMemory, at: Ipa) -> Result<Op, Error> {
-    let mut entry = Entry::default();
-    let (head, _) = entry.as_mut_bytes().split_at_mut(HEAD_BYTES);
-    memory.read(at, head).ok_or(Error::BadAddress)?;
-    let op = Op::from_number(entry.op).filter(|_| entry.flags == 0).ok_or(Error::Invalid)?;
-    let map = Handle::from_register(entry.handle);
-    match op {
-        Op::Load => load(channel, memory, at, map, &mut entry)?,
-        Op::Unload | Op::Nop if (entry.direction, entry.count) != (0, 0) => return Err(Error::Invalid),
-        Op::Unload => channel.unload(map)?,
-        Op::Nop => {}
-    }
-    Ok(op)
-}
-
-fn load(
-    channel: &mut impl Channel,
-    memory: &mut impl GuestMemory,
-    at: Ipa,
-    map: Handle,
-    entry: &mut Entry,
-) -> Result<(), Error> {
-    let direction = Direction::from_number(entry.direction.into()).ok_or(Error::Invalid)?;
-    let segments = entry.segments.get_mut(..entry.count.into()).ok_or(Error::TooManySegments)?;
-    if segments.is_empty() {
-        return Err(Error::Invalid);
-    }
-    let at = at.checked_add(SEGMENTS_OFFSET).ok_or(Error::BadAddress)?;
-    memory.read(at, segments.as_mut_bytes()).ok_or(Error::BadAddress)?;
-    channel.load(map, direction, segments)?;
-    memory.write(at, segments.as_bytes()).ok_or(Error::BadAddress)
+fn low_half(word: u64) -> u32 {
+    let [a, b, c, d, ..] = word.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }

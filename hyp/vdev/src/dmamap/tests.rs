@@ -12,12 +12,13 @@ use bulkhead_core::addr::{Ipa, PAGE_SIZE};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{
-    GuestMemory, answer,
+    answer,
     model::{Model, Slab},
 };
 
-/// First byte of the VM's RAM.
-const RAM: u64 = 0x4000_0000;
+/// First byte of the VM's RAM, which a boundary of 2 MiB divides.
+const RAM: u64 = BOUNDARY - 32 * PAGE_SIZE;
+const BOUNDARY: u64 = 0x4020_0000;
 /// Its bytes.
 const RAM_BYTES: u64 = 64 * PAGE_SIZE;
 /// Where tests keep segment arrays.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use bulkhead_core::addr::{AddrRange, Ipa};
+use bulkhead_core::addr::{AddrRange, BLOCK_2M, Ipa};
 
 use crate::dmamap::GuestMemory;
 
@@ -31,8 +31,9 @@ impl<'m> Slab<'m> {
     }
 }
 
-impl GuestMemory for Slab<'_> {
-    fn read(&mut self, at: Ipa, into: &mut [u8]) -> Option<()> {
+impl Slab<'_> {
+    /// Copies memory at `at` out; `None` if not all of it is there.
+    pub fn read(&self, at: Ipa, into: &mut [u8]) -> Option<()> {
         let start = self.place(at, into.len())?;
         for (place, byte) in (start..).zip(into) {
             *byte = *self.words.get(place / 8)?.load(Relaxed).to_ne_bytes().get(place % 8)?;
@@ -40,7 +41,8 @@ impl GuestMemory for Slab<'_> {
         Some(())
     }
 
-    fn write(&mut self, at: Ipa, from: &[u8]) -> Option<()> {
+    /// Copies to memory at `at`; `None`, and nothing written, if not all of it is there.
+    pub fn write(&self, at: Ipa, from: &[u8]) -> Option<()> {
         let start = self.place(at, from.len())?;
         for (place, byte) in (start..).zip(from) {
             let word = self.words.get(place / 8)?;
@@ -49,5 +51,15 @@ impl GuestMemory for Slab<'_> {
             word.store(u64::from_ne_bytes(bytes), Relaxed);
         }
         Some(())
+    }
+}
+
+impl GuestMemory for Slab<'_> {
+    fn words(&mut self, at: Ipa, count: usize) -> Option<&[AtomicU64]> {
+        let bytes = count.checked_mul(8)?;
+        let start = self.place(at, bytes)?;
+        // What the hypervisor opens at a time.
+        assert!(at.is_aligned(8) && at.as_u64() % BLOCK_2M + bytes as u64 <= BLOCK_2M, "{at} is not for {count} words");
+        self.words.get(start / 8..)?.get(..count)
     }
 }

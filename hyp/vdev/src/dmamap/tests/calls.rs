@@ -2,7 +2,7 @@
 
 use bulkhead_abi::{CHANNELS, Counter, Direction, Error, Function, MapState, NO_LIMIT, SEGMENTS_MAX, UID, VERSION};
 
-use super::{ARRAY, RAM, RAM_BYTES, RING, Vm};
+use super::{ARRAY, BOUNDARY, RAM, RAM_BYTES, RING, Vm};
 use crate::dmamap::{Backend, model::WINDOW_START, owns};
 
 /// Would miss: a guest that cannot find out what it talks to, or takes another hypervisor for this one.
@@ -13,7 +13,7 @@ fn says_who_it_is() {
     assert_eq!(vm.raw([0x8600_ff01, 0, 0, 0, 0, 0, 0]), UID.map(u64::from));
     assert_eq!(vm.raw([0x8600_ff03, 0, 0, 0, 0, 0, 0]), [1, 0, 0, 0]);
     assert_eq!(vm.call(Function::Features, &[0]), Ok([1, 0x7ff, CHANNELS]));
-    assert_eq!(vm.call(Function::Features, &[1]), Ok([8, SEGMENTS_MAX, 64]));
+    assert_eq!(vm.call(Function::Features, &[1]), Ok([8, SEGMENTS_MAX, 128]));
     assert_eq!(vm.call(Function::Features, &[2]), Ok([WINDOW_START, 1 << 39, 4096]));
     assert_eq!(vm.call(Function::Features, &[3]), Err(Error::Invalid));
 }
@@ -117,6 +117,8 @@ fn errors_say_why_and_change_nothing() {
         ([empty, RAM - 8, 1, 1], Error::BadAddress),
         ([empty, 0, 1, 1], Error::BadAddress),
         ([empty, u64::MAX - 7, 64, 1], Error::BadAddress),
+        ([empty, BOUNDARY - 16, 1, 1], Error::BadAddress),
+        ([empty, BOUNDARY - 63 * 24, 64, 1], Error::BadAddress),
     ] {
         assert_eq!(vm.call(Function::Load, &arguments), Err(error), "{arguments:x?}");
     }

@@ -1,15 +1,23 @@
 //! Rings: batches, bounds, indices, and a guest that writes what it likes.
 
-use bulkhead_abi::{
-    Counter, Direction, Error, Function, Segment,
-    ring::{CONSUMER_OFFSET, Entry, Header, Op, PENDING, PRODUCER_OFFSET, STATUS_OFFSET},
+use core::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
-use bulkhead_core::addr::{Ipa, PAGE_SIZE};
+use std::vec::Vec;
 
-use super::{RAM, RAM_BYTES, RING, Vm};
-use crate::dmamap::{Backend, Channel, GuestMemory, answer};
+use bulkhead_abi::{
+    Counter, Direction, Error, Function, Handle, Segment,
+    ring::{
+        CONSUMER_OFFSET, Entry, Header, Op, PENDING, PRODUCER_OFFSET, SEGMENTS_OFFSET, STATUS_OFFSET, entry_offset,
+    },
+};
+use bulkhead_core::addr::PAGE_SIZE;
 
-const LOG2: u64 = 7;
+use super::{BOUNDARY, RAM, RAM_BYTES, RING, Vm};
+use crate::dmamap::{Backend, Channel, Maps, Refusal, Word, model::Model};
+
+const LOG2: u64 = 8;
 
 fn with_ring() -> Vm {
     let vm = Vm::new();
@@ -121,11 +129,11 @@ fn bad_entries_fail_alone() {
 #[test]
 fn a_run_is_bounded() {
     let vm = with_ring();
-    vm.produce(0, &[Entry { status: PENDING, ..Entry::default() }; 128]);
-    assert_eq!(vm.run(), Ok([64, 64, 0]));
-    assert_eq!((vm.status(63, LOG2), vm.status(64, LOG2), vm.get::<u32>(RING + CONSUMER_OFFSET)), (0, PENDING, 64));
-    assert_eq!(vm.run(), Ok([64, 0, 0]));
-    assert_eq!(vm.status(127, LOG2), 0);
+    vm.produce(0, &[Entry { status: PENDING, ..Entry::default() }; 256]);
+    assert_eq!(vm.run(), Ok([128, 128, 0]));
+    assert_eq!((vm.status(127, LOG2), vm.status(128, LOG2), vm.get::<u32>(RING + CONSUMER_OFFSET)), (0, PENDING, 128));
+    assert_eq!(vm.run(), Ok([128, 0, 0]));
+    assert_eq!(vm.status(255, LOG2), 0);
 }
 
 /// Would miss: a producer that makes the hypervisor take entries twice, a consumer in memory that it believes.
@@ -133,7 +141,7 @@ fn a_run_is_bounded() {
 fn hostile_indices_do_nothing() {
     let vm = with_ring();
     let before = vm.model.state();
-    for producer in [129, 0x8000_0000, u32::MAX] {
+    for producer in [257, 0x8000_0000, u32::MAX] {
         vm.put(RING + PRODUCER_OFFSET, &producer);
         assert_eq!(vm.run(), Err(Error::BadRing), "{producer}");
     }
@@ -155,7 +163,7 @@ fn indices_wrap() {
     vm.produce(first, &[Entry { status: PENDING, ..Entry::default() }; 4]);
     assert_eq!(vm.run(), Ok([4, 0, 0]));
     assert_eq!(vm.get::<u32>(RING + CONSUMER_OFFSET), 2);
-    for place in [126, 127, 0, 1] {
+    for place in [254, 255, 0, 1] {
         assert_eq!(vm.status(place, LOG2), 0);
     }
 }
@@ -177,6 +185,7 @@ fn rings_lie_in_ram() {
         ([0, RAM - PAGE_SIZE, 0], Error::BadAddress),
         ([0, 0, 1], Error::BadAddress),
         ([0, 0xffff_ffff_ffff_f000, 10], Error::BadAddress),
+        ([0, BOUNDARY - PAGE_SIZE, 5], Error::BadAddress),
         ([0, RING + PAGE_SIZE, 3], Error::BadRing),
     ] {
         assert_eq!(vm.call(Function::RingSetup, &arguments), Err(error), "{arguments:x?}");
@@ -188,6 +197,8 @@ fn rings_lie_in_ram() {
         assert_eq!(vm.call(Function::RingSetup, &[0, RING, 3]), Err(Error::BadRing));
     }
     assert_eq!(vm.model.state(), before);
+    vm.put(BOUNDARY - PAGE_SIZE, &Header::NEW);
+    vm.call(Function::RingSetup, &[0, BOUNDARY - PAGE_SIZE, 4]).expect("up to the boundary");
     vm.call(Function::RingSetup, &[0, end - PAGE_SIZE, 4]).expect("the last page");
     assert_eq!(vm.call(Function::RingSetup, &[0, 0, 0]), Ok([0; 3]));
     assert_eq!(vm.run(), Err(Error::NoRing));
@@ -219,45 +230,96 @@ fn a_slot_is_not_refilled_before_its_sync() {
     assert_eq!(vm.run(), Ok([1, 0, 0]));
 }
 
-/// Guest memory that looks at each store of a status, and counts each byte that is read.
-struct Watch<'a> {
-    vm: &'a Vm,
-    reads: std::collections::BTreeMap<u64, u32>,
-    statuses: u32,
+/// A word of a ring that counts its loads, has other contents from the second on, and looks at each store.
+struct Watched<'m> {
+    word: &'m AtomicU64,
+    model: &'m Model,
+    loads: Cell<u32>,
+    /// Pages that devices could still reach when it was stored to.
+    stale: Cell<Option<usize>>,
 }
 
-impl GuestMemory for Watch<'_> {
-    fn read(&mut self, at: Ipa, into: &mut [u8]) -> Option<()> {
-        for address in (at.as_u64()..).take(into.len()) {
-            *self.reads.entry(address).or_default() += 1;
-        }
-        self.vm.slab().read(at, into)
+impl Word for Watched<'_> {
+    fn get(&self) -> u64 {
+        self.loads.set(self.loads.get() + 1);
+        if self.loads.get() == 1 { self.word.load(Relaxed) } else { !self.word.load(Relaxed) }
     }
-
-    fn write(&mut self, at: Ipa, from: &[u8]) -> Option<()> {
-        let offset = at.as_u64().wrapping_sub(RING + 256);
-        if offset % 128 == STATUS_OFFSET || at.as_u64() == RING + CONSUMER_OFFSET {
-            assert_eq!(self.vm.model.stale_pages(), 0, "a status before its SYNC");
-            self.statuses += 1;
-        }
-        self.vm.slab().write(at, from)
+    fn get_acquire(&self) -> u64 {
+        self.get()
+    }
+    fn set(&self, value: u64) {
+        self.stale.set(Some(self.model.stale_pages()));
+        self.word.store(value, Relaxed);
+    }
+    fn set_release(&self, value: u64) {
+        self.set(value);
     }
 }
 
-/// Would miss: a status stored before its SYNC, a byte of an entry or an index that is read twice.
+/// Would miss: a status stored before its SYNC, a word of an entry or an index that is read twice: a guest can change it
+/// between.
 #[test]
 fn entries_are_read_once_and_done_after_their_sync() {
     let vm = with_ring();
-    let maps: [[u64; 3]; 2] = core::array::from_fn(|_| vm.create(PAGE_SIZE, 1));
-    let loads = maps.map(|[handle, ..]| load(handle, &[(RAM, 1)]));
+    let maps: [[u64; 3]; 2] = core::array::from_fn(|_| vm.create(2 * PAGE_SIZE, 2));
+    let loads = maps.map(|[handle, ..]| load(handle, &[(RAM, 1), (RAM + 0x2000, 1)]));
     vm.produce(0, &loads);
     assert_eq!(vm.run(), Ok([2, 0, 0]));
     vm.produce(2, &[unload(maps[0][0]), loads[1], unload(maps[1][0])]);
-    let mut watch = Watch { vm: &vm, reads: Default::default(), statuses: 0 };
-    let mut x = [0; 7];
-    x[0] = Function::RingRun.id().into();
-    assert_eq!(answer(&vm.model, &mut watch, &x), [0, 3, 0, 1]);
-    assert_eq!(watch.statuses, 4);
-    assert!(watch.reads.values().all(|times| *times == 1));
-    assert!(!watch.reads.contains_key(&(RING + CONSUMER_OFFSET)));
+    vm.call(Function::Unload, &[maps[1][0]]).expect("unloaded");
+
+    let watch = |word| Watched { word, model: &vm.model, loads: Cell::new(0), stale: Cell::new(None) };
+    let place = |at: u64| usize::try_from(at / 8).expect("small");
+    let words: Vec<_> = vm.words[place(RING - RAM)..].iter().take(place(256 + (128 << LOG2))).map(watch).collect();
+    let mut channel = vm.model.claim(0).expect("free");
+    let mut ring = channel.ring().expect("set up");
+    let run = ring.run(&words, &mut channel, |channel, entries| while entries.step(channel) {});
+    assert_eq!(run.map(|run| (run.consumed, run.left, run.failed)), Ok((3, 0, 0)));
+    assert!(words.iter().all(|word| word.loads.get() <= 1));
+    assert_eq!(words[place(CONSUMER_OFFSET)].loads.get(), 0);
+    assert_eq!(words[place(PRODUCER_OFFSET)].loads.get(), 1);
+    let stored = |at| words[place(at)].stale.get();
+    for index in 2..5 {
+        assert_eq!(stored(entry_offset(index, LOG2) + STATUS_OFFSET), Some(0), "a status before its SYNC");
+    }
+    assert_eq!(stored(CONSUMER_OFFSET), Some(0), "the consumer before the SYNC");
+    assert_eq!(stored(entry_offset(3, LOG2) + SEGMENTS_OFFSET + 16), Some(2), "an iova is stored at once");
+    // One for each IOVA and status, and the consumer.
+    assert_eq!(words.iter().filter(|word| word.stale.get().is_some()).count(), 2 + 3 + 1);
+}
+
+/// Maps that want each entry done elsewhere.
+struct Elsewhere;
+
+impl Maps for Elsewhere {
+    fn load<const N: usize>(&mut self, _: Handle, _: Direction, _: [Segment; N]) -> Result<[u64; N], Refusal> {
+        Err(Refusal::Elsewhere)
+    }
+    fn unload(&mut self, _: Handle) -> Result<(), Refusal> {
+        Err(Refusal::Elsewhere)
+    }
+}
+
+/// Would miss: an entry that is done twice, or not at all, where two ways of doing entries meet.
+#[test]
+fn what_one_way_leaves_another_does() {
+    let vm = with_ring();
+    let [handle, ..] = vm.create(PAGE_SIZE, 1);
+    let nop = Entry { status: PENDING, ..Entry::default() };
+    vm.produce(0, &[nop, load(handle, &[(RAM, 1)]), nop, unload(handle), nop]);
+    let words = &vm.words[usize::try_from((RING - RAM) / 8).expect("small")..];
+    let mut channel = vm.model.claim(0).expect("free");
+    let mut ring = channel.ring().expect("set up");
+    let mut rounds = 0;
+    let run = ring.run(&words[..32 + (16 << LOG2)], &mut channel, |channel, entries| {
+        while {
+            rounds += 1;
+            entries.each(&mut Elsewhere);
+            entries.step(channel)
+        } {}
+    });
+    assert_eq!((run.map(|run| (run.consumed, run.failed)), rounds), (Ok((5, 0)), 3));
+    drop(channel);
+    assert_eq!([0, 1, 2, 3, 4].map(|index| vm.status(index, LOG2)), [0; 5]);
+    assert_eq!((vm.model.counter(Counter::Loads), vm.model.counter(Counter::Unloads)), (1, 1));
 }
