@@ -3,6 +3,7 @@
 //! Little-endian throughout. A [`Header`], then `vm_count` [`VmRecord`]s, then blobs, each on a 4 KiB boundary.
 //! `checksum` is XXH64 (seed 0) over all bytes after the header. Offsets count from the start of the bundle.
 
+mod checksum;
 mod dmamap;
 mod error;
 mod read;
@@ -15,12 +16,13 @@ mod vm;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use self::{
+    checksum::checksum,
     dmamap::{
         DEFERRED_MS_MAX, DEFERRED_PAGES_MAX, Dmamap, DmamapRecord, Flush as DmamapFlush, MAPS_MAX,
         Strategy as DmamapStrategy, TABLES_MAX,
     },
     error::{BundleError, DmamapFault, LoadRecordKey, RecordError},
-    read::{Bundle, checksum},
+    read::Bundle,
     vm::Vm,
 };
 use crate::vplat::DEVICES_MAX;

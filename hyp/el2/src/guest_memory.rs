@@ -13,6 +13,9 @@ use bulkhead_dma::{Flushed, Unflushed};
 
 use crate::{cache, mmu::Window, percpu::PerCpu};
 
+/// Bytes that one turn of the copying loop moves.
+const RUN_BYTES: usize = 64;
+
 /// Runs `f` on the part of each 2 MiB block that `range` covers: EL2 address, offset into `range`, bytes.
 fn for_each_block(range: AddrRange<PhysAddr>, mut f: impl FnMut(u64, u64, u64)) {
     let cpu = PerCpu::current();
@@ -78,11 +81,11 @@ fn scrub(range: AddrRange<PhysAddr>) {
         // SAFETY: the window maps these whole pages of guest memory, Normal write-back, for this CPU alone.
         unsafe {
             core::arch::asm!(
-                "2: stp xzr, xzr, [{at}]",
-                "stp xzr, xzr, [{at}, #16]",
-                "stp xzr, xzr, [{at}, #32]",
-                "stp xzr, xzr, [{at}, #48]",
-                "add {at}, {at}, #64",
+                "2:",
+                ".irp offset, 0, 16, 32, 48, 64, 80, 96, 112",
+                "stp xzr, xzr, [{at}, #\\offset]",
+                ".endr",
+                "add {at}, {at}, #128",
                 "cmp {at}, {end}",
                 "b.lo 2b",
                 at = inout(reg) address => _,
@@ -94,18 +97,39 @@ fn scrub(range: AddrRange<PhysAddr>) {
     });
 }
 
-fn pointer(address: u64) -> *mut u8 {
-    crate::pointer::to(address)
-}
-
 /// Copies `source` to guest memory at `target`.
 fn copy(source: &[u8], target: PhysAddr) {
     let Some(range) = AddrRange::new(target, source.len() as u64) else { return };
     for_each_block(range, |address, offset, bytes| {
         let (offset, bytes_usize) = (usize::try_from(offset).unwrap_or(0), usize::try_from(bytes).unwrap_or(0));
         let Some(part) = source.get(offset..offset + bytes_usize) else { return };
-        // SAFETY: the window maps these bytes for this CPU alone, and the bundle does not overlap guest memory.
-        unsafe { core::ptr::copy_nonoverlapping(part.as_ptr(), pointer(address), bytes_usize) };
+        let (runs, rest) = part.as_chunks::<RUN_BYTES>();
+        let rest_at = address + bytes - rest.len() as u64;
+        if !runs.is_empty() {
+            // SAFETY: the window maps these bytes for this CPU alone, Normal write-back, where no load or store needs to be
+            // aligned, and the bundle does not overlap guest memory.
+            unsafe {
+                core::arch::asm!(
+                    "2:",
+                    ".irp offset, 0, 16, 32, 48",
+                    "ldp {first}, {second}, [{from}, #\\offset]",
+                    "stp {first}, {second}, [{at}, #\\offset]",
+                    ".endr",
+                    "add {from}, {from}, #64",
+                    "add {at}, {at}, #64",
+                    "cmp {at}, {end}",
+                    "b.lo 2b",
+                    from = inout(reg) runs.as_ptr() => _,
+                    at = inout(reg) address => _,
+                    end = in(reg) rest_at,
+                    first = out(reg) _,
+                    second = out(reg) _,
+                    options(nostack),
+                );
+            }
+        }
+        // SAFETY: as above.
+        unsafe { core::ptr::copy_nonoverlapping(rest.as_ptr(), crate::pointer::to(rest_at), rest.len()) };
         cache::clean_invalidate(address, bytes);
     });
 }

@@ -1,18 +1,12 @@
 //! Reads a bundle that may lie at any address: records are copied, blobs borrowed.
 
-use xxhash_rust::xxh64::xxh64;
 use zerocopy::FromBytes;
 
-use super::{BundleError, Header, LoadRecord, MAGIC, VERSION, Vm, VmRecord, machine_flags};
+use super::{BundleError, Header, LoadRecord, MAGIC, VERSION, Vm, VmRecord, checksum, machine_flags};
 use crate::{ids::VmId, name::Name, vplat::VMS_MAX};
 
 const HEADER_BYTES: usize = size_of::<Header>();
 const RECORD_BYTES: usize = size_of::<VmRecord>();
-
-/// XXH64 with seed 0: the checksum of a bundle's bytes after its header.
-pub fn checksum(bytes: &[u8]) -> u64 {
-    xxh64(bytes, 0)
-}
 
 /// A bundle whose every record was checked.
 #[derive(Clone, Debug)]

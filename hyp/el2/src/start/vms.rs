@@ -165,6 +165,7 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
 fn reach(plan: &VmPlan, ram: AddrRange<Ipa>, bits: (u8, u8), must_clean: bool) -> Result<Reach, MakeError> {
     let (phys, vmid) = (plan.ram.start(), plan.vmid);
     let Some(settings) = plan.dmamap else {
+        // All input bits, and so a root of one page: the SMMU of QEMU 10.0.2 takes every concatenated table for the first.
         let mut spares = Spares::new(plan.id, tables_for_blocks(ram, phys), must_clean)?;
         let space = DmaSpace::identity(&mut spares, ram, phys, bits.0, bits.1, vmid).map_err(TablesError::from)?;
         return Ok(Reach::Ram(space));
