@@ -2,6 +2,7 @@
 
 mod expect;
 mod settings;
+mod tree;
 
 use std::{
     fs,
@@ -107,26 +108,38 @@ fn run_one(workspace: &Workspace, hypervisor: &Hypervisor, scenario: &Path) -> R
         Station::start()?.plug_into(&mut line, "station");
     }
     line.arguments(&settings.qemu_arguments);
+    if !settings.node.is_empty() {
+        let path = workspace.out().join("scenarios").join(format!("{name}.dtb"));
+        tree::write(&line, &settings.node, &path)?;
+        line.option("-dtb", &path.to_string_lossy());
+    }
     let log = workspace.out().join("logs").join(format!("guest-{name}.log"));
     let mut machine = Machine::start(&line, &log)?;
     let must_power_off = manifest.machine.poweroff_when_all_stopped && settings.bundle.is_none();
-    watch(&mut machine, &expectation, settings.time_limit(), must_power_off)
+    watch(&mut machine, &expectation, &settings, must_power_off)
         .map_err(|reason| anyhow::anyhow!("{reason}\n{}", machine.tail(25)))
 }
 
-/// Follows the console until everything has come and the machine is off.
+/// Follows the console until everything has come and the machine is off, and types what is to be typed.
 fn watch(
     machine: &mut Machine,
     expectation: &Expectation,
-    limit: Duration,
+    settings: &Settings,
     must_power_off: bool,
 ) -> Result<(), String> {
+    let limit = settings.time_limit();
+    let mut keys = settings.keys.iter().peekable();
     let mut deadline = Instant::now() + limit;
     let mut progress = Progress::default();
     let mut is_complete = false;
     loop {
         match (machine.next(deadline), expectation.missing(&progress)) {
-            (Event::Line(line), _) => expectation.see(&mut progress, &line)?,
+            (Event::Line(line), _) => {
+                expectation.see(&mut progress, &line)?;
+                if let Some(keys) = keys.next_if(|keys| keys.after().matches(&line)) {
+                    machine.send(&keys.send).map_err(|error| format!("{:?} could not be typed: {error}", keys.send))?;
+                }
+            }
             (Event::End, None) => return Ok(()),
             (Event::End, Some(missing)) => return Err(format!("the machine ended before this came: {missing}")),
             (Event::Timeout, None) if must_power_off => {

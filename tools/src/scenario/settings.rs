@@ -5,6 +5,8 @@ use std::{fs, io::ErrorKind, path::Path, time::Duration};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::{expect::Pattern, tree::ExtraNode};
+
 const DEFAULT_TIME_LIMIT_S: u64 = 60;
 
 /// What is done to the bundle after packing.
@@ -30,9 +32,32 @@ pub struct Settings {
     /// A station with a TCP stack at the other end of the network `station`. Default: none.
     #[serde(default)]
     pub station: bool,
+    /// What is typed on the console, each once. Default: nothing.
+    #[serde(default)]
+    pub keys: Vec<Keys>,
+    /// Nodes that the machine's device tree has beside QEMU's. Default: none.
+    #[serde(default)]
+    pub node: Vec<ExtraNode>,
     /// Further arguments for QEMU, from `qemu.args`: words, `#` begins a comment.
     #[serde(skip)]
     pub qemu_arguments: Vec<String>,
+}
+
+/// Something to type.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// The line that it comes after, as `expected.txt` says lines.
+    after: String,
+    /// What is typed.
+    pub send: String,
+}
+
+impl Keys {
+    /// The line that it comes after.
+    pub fn after(&self) -> Pattern {
+        Pattern::new(&self.after)
+    }
 }
 
 impl Settings {
