@@ -60,6 +60,12 @@ counters! {
     CallNs,
     /// The longest of them, in nanoseconds.
     CallNsMax,
+    /// Pages that unloads of sampled maps took out; 0 where the hypervisor samples none. It samples a part of the maps,
+    /// where the SMMU sets access flags and no counter tells of its TLB.
+    SampledPages,
+    /// Of those, pages that a device has reached, as their access flags say. An SMMU may set a flag for an access that
+    /// it foresees, and one for an access just before the unload may come too late: a sample, no proof.
+    TouchedPages,
 }
 
 impl Counter {

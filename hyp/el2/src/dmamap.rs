@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bulkhead_abi::Counter;
 use bulkhead_core::{
     addr::{AddrRange, Iova, Ipa, PhysAddr},
-    bundle::{Dmamap, DmamapFlush},
+    bundle::{Dmamap, DmamapFlush, DmamapStrategy},
     ids::{SmmuId, VmId, Vmid},
     name::Name,
     stage2::S2Config,
@@ -33,7 +33,7 @@ use self::{
     queue::{Published, Slot},
     storage::{Sizes, Storage},
 };
-use crate::{lock::Mutex, memory, smmu, time};
+use crate::{lock::Mutex, memory, pmcg, smmu, time};
 
 /// Channels of a VM.
 const CHANNELS: usize = 8;
@@ -76,6 +76,8 @@ pub struct Maps {
     input_bits: u8,
     smmus: heapless::Vec<SmmuId, { smmu::SMMUS_MAX }>,
     has_ranges: bool,
+    /// A part of the maps is sampled: every SMMU sets access flags, and not every one has a counter group.
+    is_sampling: bool,
     config: S2Config,
     end: u64,
     ground: Mutex<Ground>,
@@ -111,14 +113,16 @@ impl Maps {
     /// # Errors
     /// The pool does not suffice, or the settings do not go with the machine.
     pub fn new(parts: Parts) -> Result<Self, MapsError> {
-        let mut has_ranges = true;
+        let (mut has_ranges, mut has_access_flags) = (true, true);
         for smmu in &parts.smmus {
             let features = smmu::with(*smmu, |driver| *driver.features());
             if !features.is_some_and(|features| features.is_coherent) {
                 return Err(MapsError::NotCoherent(smmu.0));
             }
             has_ranges &= features.is_some_and(|features| features.has_range_invalidation);
+            has_access_flags &= features.is_some_and(|features| features.has_access_flag_update);
         }
+        let is_sampling = has_access_flags && !parts.smmus.iter().all(|smmu| pmcg::counts(*smmu));
         let sizes = Sizes::of(&parts.settings, parts.ram);
         let (total, taken, _) = memory::usage();
         let (needed, left) = (sizes.frames(), total.saturating_sub(taken));
@@ -135,6 +139,7 @@ impl Maps {
             input_bits: parts.bits.0,
             smmus: parts.smmus,
             has_ranges,
+            is_sampling,
             config: S2Config { root: PhysAddr::new(0), ipa_bits: 0, output_bits: parts.bits.1, vmid: parts.vmid },
             end: sizes.end(),
             ground: Mutex::new(Ground { space: None, pool, storage }),
@@ -165,6 +170,11 @@ impl Maps {
     /// The settings.
     pub const fn settings(&self) -> &Dmamap {
         &self.settings
+    }
+
+    /// Whether what devices touch is sampled. Only maps of pages that are leased when they are created are.
+    pub fn is_sampling(&self) -> bool {
+        self.is_sampling && self.settings.strategy == DmamapStrategy::Reserve
     }
 
     /// The map that is nearest to an IOVA. `None` where no map is at or below it, or none is known to be.

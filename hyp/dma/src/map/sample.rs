@@ -28,6 +28,11 @@ impl Channel<'_> {
         self.is_sampling = true;
     }
 
+    /// Pages that unloads of sampled maps took out, and those of them that were reached; `None` where none is sampled.
+    pub const fn sampled(&self) -> Option<(u64, u64)> {
+        if self.is_sampling { Some((self.counted.sampled, self.counted.touched)) } else { None }
+    }
+
     /// The kind of the next map of pages.
     #[inline(always)]
     pub(super) const fn kind_of_pages(&self) -> Kind {

@@ -74,7 +74,13 @@ impl Maps {
         let batch = Batch::new(self.config.vmid, self.smmus.iter().copied(), self.has_ranges);
         let policy = Policy::new(self.mode(), self.has_ranges, Costs::START);
         let number = u8::try_from(place).unwrap_or(u8::MAX);
-        slot.queue = storage.map(|storage| Queue::new(Channel::new(number, storage, space, batch), policy));
+        slot.queue = storage.map(|storage| {
+            let mut channel = Channel::new(number, storage, space, batch);
+            if self.is_sampling() {
+                channel.sample();
+            }
+            Queue::new(channel, policy)
+        });
         published.clear();
     }
 

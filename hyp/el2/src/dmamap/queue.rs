@@ -124,7 +124,7 @@ fn walkers(maps: &Maps) -> Vec<Walker, { smmu::SMMUS_MAX }> {
 /// What a channel has counted, for whoever does not hold it: written when it is let go.
 pub struct Published([AtomicU64; COUNTERS]);
 
-const COUNTERS: usize = Counter::Timeouts as usize + 1;
+const COUNTERS: usize = Counter::ALL.len();
 
 impl Published {
     /// All zero.
@@ -160,9 +160,17 @@ impl Published {
             (Counter::Timeouts, flush.failed),
         ];
         for (counter, value) in values {
-            if let Some(slot) = usize::try_from(counter.number()).ok().and_then(|place| self.0.get(place)) {
-                slot.store(value, Relaxed);
-            }
+            self.set(counter, value);
+        }
+        if let Some((sampled, touched)) = queue.channel.sampled() {
+            self.set(Counter::SampledPages, sampled);
+            self.set(Counter::TouchedPages, touched);
+        }
+    }
+
+    fn set(&self, counter: Counter, value: u64) {
+        if let Some(slot) = usize::try_from(counter.number()).ok().and_then(|place| self.0.get(place)) {
+            slot.store(value, Relaxed);
         }
     }
 

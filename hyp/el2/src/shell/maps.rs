@@ -1,6 +1,7 @@
 //! What the shell says of DMA maps.
 
 use bulkhead_abi::Counter;
+use bulkhead_dma::map::SAMPLED_EVERY;
 
 use super::say;
 use crate::{
@@ -55,6 +56,13 @@ fn of_vm(vm: &Vm, maps: &Maps) {
             count(Counter::Switches),
             count(Counter::Timeouts)
         );
+        if maps.is_sampling() {
+            say!(
+                "    sampled, one map in {SAMPLED_EVERY}: pages {} touched {}",
+                count(Counter::SampledPages),
+                count(Counter::TouchedPages)
+            );
+        }
     }
     for id in vm.smmus() {
         if let Some(sent) = smmu::with(id, |driver| driver.vmid_counters(maps.vmid())) {
@@ -68,8 +76,27 @@ fn of_vm(vm: &Vm, maps: &Maps) {
         }
     }
     calls(vm, maps);
+    streams(vm);
+}
+
+/// What is known of each stream by itself: its devices share one table and one VMID, so that the SMMU is told of all of
+/// them at once, and a guest does not say which device a map is for.
+fn streams(vm: &Vm) {
+    let count = vm.devices().count();
     for device in vm.devices() {
-        say!("  device {} stream {}: iotlb hits and misses not available", device.function, device.stream.stream);
+        let key = device.stream;
+        let faults = smmu::with(key.smmu, |driver| driver.find_stream(key.stream).map_or(0, |known| known.faults));
+        let whose = match count {
+            1 => "all of the above is its own",
+            _ => "the above is of all of the vm's streams, which share a table and a vmid",
+        };
+        say!(
+            "  stream {} smmu {} device {}: faults {}; {whose}",
+            key.stream,
+            key.smmu.0,
+            device.function,
+            faults.unwrap_or(0)
+        );
     }
 }
 
@@ -85,8 +112,17 @@ fn calls(vm: &Vm, maps: &Maps) {
         maps.counter(Counter::RingEntries)
     );
     if instructions::are_counted() {
-        say!("  instructions at EL2 a call: mean {} worst {}", mean(sums.instructions), sums.worst_instructions);
+        say!(
+            "  el2 a call: mean {} worst {} instructions, by the cpu's pmu (INST_RETIRED at EL2 alone)",
+            mean(sums.instructions),
+            sums.worst_instructions
+        );
     } else {
-        say!("  instructions at EL2 a call: not available, the CPU does not count them");
+        say!(
+            "  el2 a call: mean {} worst {} ticks of the system counter ({} a second): the cpu's pmu counts no instructions",
+            mean(sums.ticks),
+            sums.worst_ticks,
+            time::frequency()
+        );
     }
 }
