@@ -13,14 +13,33 @@ pub fn check() {
 }
 
 /// Prints what one of the `units` units of a round of `run` takes.
-pub fn measure(name: &str, units: u64, mut run: impl FnMut(u64)) {
+pub fn measure(name: &str, units: u64, run: impl FnMut(u64)) {
+    print(name, hundredths(units, run));
+}
+
+/// The same, less what the same loop around other calls takes: those that do nothing.
+pub fn measure_net<C: Copy>(name: &str, units: u64, real: C, idle: C, mut run: impl FnMut(C, u64)) {
+    let all = hundredths(units, |rounds| run(real, rounds));
+    print(name, all.saturating_sub(hundredths(units, |rounds| run(idle, rounds))));
+}
+
+/// Prints a ratio as a figure.
+pub fn figure(name: &str, numerator: u64, denominator: u64) {
+    if let Some(ratio) = (numerator * 10_000).checked_div(denominator) {
+        println!("figure {name} value={}.{:04}", ratio / 10_000, ratio % 10_000);
+    }
+}
+
+fn print(name: &str, hundredths: u64) {
+    println!("count {name} instructions={}.{:02}", hundredths / 100, hundredths % 100);
+}
+
+fn hundredths(units: u64, mut run: impl FnMut(u64)) -> u64 {
     let mut took = ROUNDS.map(|rounds| {
         let start = Timer::Physical.count();
         run(rounds);
         Timer::Physical.count().wrapping_sub(start)
     });
     took.sort_unstable();
-    let (extra, rounds) = (took[1] - took[0], ROUNDS[1] - ROUNDS[0]);
-    let hundredths = extra * 100 / (rounds * units);
-    println!("count {name} instructions={}.{:02}", hundredths / 100, hundredths % 100);
+    (took[1] - took[0]) * 100 / ((ROUNDS[1] - ROUNDS[0]) * units)
 }

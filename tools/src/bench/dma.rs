@@ -14,6 +14,7 @@ const FIGURES: &[(&str, f64, &str)] = &[
     ("load + unload, 64 KiB", 150.0, "OpenBSD 2116, Linux 2140"),
     ("load + unload, 2 MiB block", 40.0, "Linux 720"),
     ("create + destroy, 100000 live", 400.0, "Linux rcache 186, returns no space"),
+    ("leaf-table slack, 100000 live", 1.15, "OpenBSD extent 1.00, Linux rcache 1.58"),
 ];
 
 /// Runs the program directly on the machine, one instruction a tick of the counter.
@@ -28,24 +29,28 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let mut machine = Machine::start(&line, &bench.workspace.out().join("logs").join("bench-dma.log"))?;
     machine::run_to_end(&mut machine)?;
     let lines = machine.lines();
-    let counts: Vec<(&str, f64)> = lines.iter().filter_map(|line| parse(line)).collect();
+    let counts: Vec<(&str, f64, &str)> = lines.iter().filter_map(|line| parse(line)).collect();
     anyhow::ensure!(!counts.is_empty(), "the program counted nothing:\n{}", machine.tail(20));
-    for (name, instructions) in &counts {
+    for (name, value, unit) in &counts {
         let known = FIGURES.iter().find(|(known, ..)| known == name);
         let limit = known.map_or(Limit::None, |(_, most, _)| Limit::AtMost(*most));
-        report.figure(name, *instructions, "insns", limit);
+        report.figure(name, *value, unit, limit);
         if let Some((_, _, peers)) = known {
             println!("     {:<58} {peers}", "  the peers");
         }
     }
-    let missing = FIGURES.iter().find(|(known, ..)| !counts.iter().any(|(name, _)| name == known));
+    let missing = FIGURES.iter().find(|(known, ..)| !counts.iter().any(|(name, ..)| name == known));
     missing.map_or(Ok(()), |(name, ..)| Err(anyhow::anyhow!("`{name}` was not counted"))).context("bench dma")
 }
 
-/// The program's line `count NAME instructions=N`.
-fn parse(line: &str) -> Option<(&str, f64)> {
-    let (name, count) = line.strip_prefix("count ")?.split_once(" instructions=")?;
-    Some((name, count.split_whitespace().next()?.parse().ok()?))
+/// The program's lines `count NAME instructions=N` and `figure NAME value=V`: name, number, unit.
+fn parse(line: &str) -> Option<(&str, f64, &'static str)> {
+    let (text, key, unit) = match line.strip_prefix("count ") {
+        Some(text) => (text, " instructions=", "insns"),
+        None => (line.strip_prefix("figure ")?, " value=", ""),
+    };
+    let (name, value) = text.split_once(key)?;
+    Some((name, value.split_whitespace().next()?.parse().ok()?, unit))
 }
 
 #[cfg(test)]
@@ -55,7 +60,8 @@ mod tests {
     /// Would miss: a name with spaces cut short, so that its limit is never looked up.
     #[test]
     fn names_are_whole() {
-        assert_eq!(parse("count load, 3 pages instructions=91.25"), Some(("load, 3 pages", 91.25)));
+        assert_eq!(parse("count load, 3 pages instructions=91.25"), Some(("load, 3 pages", 91.25, "insns")));
+        assert_eq!(parse("figure slack, 256 live value=1.02"), Some(("slack, 256 live", 1.02, "")));
         assert_eq!(parse("loaded"), None);
     }
 }
