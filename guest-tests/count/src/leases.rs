@@ -19,9 +19,9 @@ pub fn run() {
         let nodes: &'static mut [Node] = Vec::leak(vec![Node::EMPTY; nodes_for(live + 1, 0)]);
         let mut iovas = Iovas::new(nodes, 1 << 22);
         let mut out: Vec<Option<Lease>> = Vec::with_capacity(live);
-        for at in 0..live {
+        for (owner, at) in (0..).zip(0..live) {
             let pages = if at % 8 == 0 { BUFFER_PAGES } else { PACKET_PAGES };
-            out.push(iovas.take(&Wish::pages(pages), at as u32).ok());
+            out.push(iovas.take(&Wish::pages(pages), owner).ok());
         }
         let name = if live > 1000 { "lease, 100000 live" } else { "lease, 256 live" };
         let mut random = 1_u32;

@@ -50,8 +50,8 @@ fn ring<const N: usize>(name: &str, batch: usize, bytes: u64, params: &MapParams
     meter::measure_net(name, batch as u64, Calls::REAL, Calls::IDLE, |calls, rounds| {
         let Calls { load, unload, flush } = core::hint::black_box(calls);
         let direction = core::hint::black_box(Direction::Both);
-        for round in 0..rounds {
-            let start = (round as usize * batch) % RING;
+        let starts = (0..RING).step_by(batch).cycle();
+        for (_, start) in (0..rounds).zip(starts) {
             let Rig { channel, handles, .. } = &mut rig;
             let handles = handles.get(start..start + batch).unwrap_or_default();
             for handle in handles {

@@ -38,16 +38,18 @@ impl Stamp {
 ///
 /// Bounded: it holds any number of ranges in fixed memory, as runs that are at worst too long.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Batch {
-    /// First page of the run that grows.
-    first: u64,
-    /// Its end; `NOWHERE` without a run.
-    tip: u64,
+    settled: u64,
     gap: u64,
+    /// End of the run that grows.
+    tip: u64,
     /// Maps, and pages below `ONE_MAP`.
     tally: u64,
     open: u64,
-    settled: u64,
+    /// First page of the run that grows, or `tip`: there is none. The first of a ring's next batch follows the last of
+    /// this one, and the run begins where that ended.
+    first: u64,
     /// Runs in `earlier`.
     count: u32,
     has_tables: bool,
@@ -61,10 +63,10 @@ pub struct Batch {
     earlier: [Run; RUNS],
 }
 
-/// Pages of one batch stay below it: a space has 2^27, and what is unflushed is not loaded.
-const ONE_MAP: u64 = 1 << 40;
+/// Above the pages of one batch: a space has 2^22, and what is unflushed is not loaded again.
+const ONE_MAP: u64 = 1 << 23;
 
-/// No page follows it.
+/// Past every page.
 const NOWHERE: u64 = 1 << 63;
 
 const NOTHING: Run = Run { first: u64::MAX, end: 0 };
@@ -73,7 +75,7 @@ impl Batch {
     /// An empty batch for `vmid`, whose table the SMMUs `walkers` walk. `has_ranges`: they all take range commands.
     pub fn new(vmid: Vmid, walkers: impl IntoIterator<Item = SmmuId>, has_ranges: bool) -> Self {
         Self {
-            first: 0,
+            first: NOWHERE,
             tip: NOWHERE,
             tally: 0,
             open: 1,
@@ -94,8 +96,14 @@ impl Batch {
     /// before them may be flushed before them. Nothing is gathered for 0 pages.
     #[inline]
     pub fn add(&mut self, first: Iova, pages: u64) -> Stamp {
-        let page = first.as_u64() / PAGE_SIZE;
-        if self.is_next(page) {
+        self.add_pages(first.as_u64() / PAGE_SIZE, pages)
+    }
+
+    /// The same, from the page with this number on.
+    #[inline]
+    pub(crate) fn add_pages(&mut self, page: u64, pages: u64) -> Stamp {
+        // A gap as long as what is added, as between two blocks, is passed over, too.
+        if page.wrapping_sub(self.tip) <= if self.gap == 0 { 0 } else { self.gap.max(pages) } {
             return self.extend(page, pages);
         }
         self.open_run(Run { first: page, end: page.saturating_add(pages) });
@@ -120,7 +128,7 @@ impl Batch {
 
     #[inline]
     const fn tally(&mut self, pages: u64) {
-        self.tally = self.tally.wrapping_add(ONE_MAP).wrapping_add(pages);
+        self.tally = self.tally.wrapping_add(ONE_MAP.wrapping_add(pages));
     }
 
     /// As [`add`](Self::add), where a table was unlinked as well: the flush reaches cached table descriptors too.
@@ -158,7 +166,7 @@ impl Batch {
 
     /// Whether there is nothing to flush.
     pub const fn is_empty(&self) -> bool {
-        self.tip == NOWHERE
+        self.first == self.tip
     }
 
     /// Pages gathered.
@@ -168,8 +176,8 @@ impl Batch {
 
     /// Maps gathered.
     pub const fn maps(&self) -> u32 {
-        let [.., a, b, c] = self.tally.to_le_bytes();
-        u32::from_le_bytes([a, b, c, 0])
+        let [a, b, c, d, ..] = (self.tally / ONE_MAP).to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
     }
 
     /// Runs that the pages make up.
@@ -217,7 +225,7 @@ impl Batch {
         let (hull, current, is_leaf) = (self.hull(), self.current(), !self.has_tables);
         let earlier = self.earlier.get(..self.count as usize).unwrap_or_default();
         self.open = number.wrapping_add(1);
-        (self.tip, self.hull) = (NOWHERE, NOTHING);
+        (self.first, self.hull) = (self.tip, NOTHING);
         (self.tally, self.count) = (0, 0);
         (self.has_tables, self.since_us) = (false, None);
         Work {
@@ -233,7 +241,7 @@ impl Batch {
 
     /// Takes the proof of a flush. On error nothing has changed.
     pub fn accept(&mut self, epoch: &Epoch) -> Result<(), EpochError> {
-        let next = self.settled + 1;
+        let next = self.settled.wrapping_add(1);
         if self.is_quarantined {
             return Err(EpochError::Quarantined);
         }
@@ -261,6 +269,12 @@ impl Batch {
     #[inline]
     pub const fn is_settled(&self, stamp: Stamp) -> bool {
         stamp.0 <= self.settled
+    }
+
+    /// 0 where [`is_settled`](Self::is_settled), else 1: a number, to be looked at together with another.
+    #[inline]
+    pub(crate) const fn unsettled(&self, stamp: Stamp) -> u64 {
+        self.settled.wrapping_sub(stamp.0) >> 63
     }
 
     /// Whether what was gathered with `stamp` is still in the open batch: no flush of it has begun.

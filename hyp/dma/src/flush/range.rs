@@ -56,8 +56,9 @@ impl Covering {
             return None;
         }
         // With scale as chosen, the shifted value is below 32.
-        let num = u8::try_from(last >> scale).ok()?;
-        Some(Self::Range { num, scale: u8::try_from(scale).ok()? })
+        let [num, ..] = (last >> scale).to_le_bytes();
+        let [scale, ..] = scale.to_le_bytes();
+        Some(Self::Range { num, scale })
     }
 
     /// Pages that it covers.

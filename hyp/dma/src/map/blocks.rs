@@ -2,26 +2,20 @@
 
 use bulkhead_core::addr::{BLOCK_2M, Iova, PAGE_SIZE};
 
-use super::{Channel, Direction, LoadError, Record, Segment, channel::Ram, piece::fill, record::Kind};
+use super::{Channel, Direction, LoadError, Record, Segment};
+use crate::tree::Entry;
 
-/// One segment of whole blocks, the everyday load of such a map.
+/// Pages of a block.
+pub(super) const BLOCK_PAGES: u32 = 512;
+
+/// A segment of one block's length, `offset` bytes from the RAM's start; `None`, and nothing stored, where it is none.
 #[inline]
-pub(super) fn run_of_blocks(
-    ram: &Ram,
-    record: &Record<'_>,
-    direction: Direction,
-    segment: &mut Segment,
-) -> Option<u32> {
-    let offset = ram.offset(segment.ipa, segment.bytes)?;
-    let is_whole = (offset | segment.bytes) & (BLOCK_2M - 1) == 0;
-    if record.kind != Kind::Blocks || !is_whole {
+pub(super) fn load_block<'t>(block: &'t Entry, descriptor: u64, offset: u64, segment: &Segment) -> Option<&'t [Entry]> {
+    if !offset.is_multiple_of(BLOCK_2M) || segment.bytes() != BLOCK_2M {
         return None;
     }
-    let blocks = segment.bytes / BLOCK_2M;
-    let slots = record.slots.get(..usize::try_from(blocks).ok()?)?;
-    segment.iova = Iova::new(record.first * PAGE_SIZE);
-    fill(slots, ram.block[direction as usize].wrapping_add(offset), BLOCK_2M);
-    u32::try_from(blocks).ok()
+    block.store(descriptor.wrapping_add(offset));
+    Some(core::slice::from_ref(block))
 }
 
 impl Channel<'_> {
@@ -35,26 +29,24 @@ impl Channel<'_> {
         let slots = self.pieces.get(record.pieces).map_or(&[][..], |piece| piece.slots);
         let mut used = 0_usize;
         for (number, segment) in (0..).zip(&mut *segments) {
-            let offset = self.ram.offset(segment.ipa, segment.bytes).ok_or(match segment.bytes {
-                0 => LoadError::Empty(number),
-                _ => LoadError::NotRam(number),
-            })?;
-            if !(offset | segment.bytes).is_multiple_of(BLOCK_2M) {
+            let offset = self.ram.offset(segment).ok_or(LoadError::NotRam(number))?;
+            if !(offset | segment.bytes()).is_multiple_of(BLOCK_2M) {
                 return Err(LoadError::NotBlocks(number));
             }
             segment.iova = Iova::new(record.first * PAGE_SIZE + used as u64 * BLOCK_2M);
-            used += usize::try_from(segment.bytes / BLOCK_2M).unwrap_or(usize::MAX);
+            used += usize::try_from(segment.bytes() / BLOCK_2M).unwrap_or(usize::MAX);
             if used > slots.len() {
                 return Err(LoadError::TooLong(number));
             }
         }
-        let mut rest = slots;
+        let mut rest = slots.iter();
         for segment in segments {
             let offset = segment.ipa.as_u64().wrapping_sub(self.ram.start);
-            let blocks = usize::try_from(segment.bytes / BLOCK_2M).unwrap_or(0);
-            let Some((here, others)) = rest.split_at_checked(blocks) else { break };
-            fill(here, self.ram.block[direction as usize].wrapping_add(offset), BLOCK_2M);
-            rest = others;
+            let mut descriptor = self.ram.block[direction as usize].wrapping_add(offset);
+            for slot in rest.by_ref().take(usize::try_from(segment.bytes() / BLOCK_2M).unwrap_or(0)) {
+                slot.store(descriptor);
+                descriptor = descriptor.wrapping_add(BLOCK_2M);
+            }
         }
         u32::try_from(used).map_err(|_| LoadError::TooLong(0))
     }

@@ -6,10 +6,9 @@ use bulkhead_core::{
 };
 
 use super::{
-    Handle, HandleError, Piece, Record, Space, View,
-    handle::{LOADED, PLACES},
+    Handle, HandleError, Piece, Record, Segment, Space, View,
+    handle::PLACES,
     piece::{NONE, Pieces},
-    record::Kind,
 };
 use crate::{flush::Batch, strategy::Magazine};
 
@@ -49,7 +48,10 @@ pub struct Counters {
 }
 
 /// The maps of one queue. See [`map`](super).
+///
+/// What every load and unload needs comes first, within reach of paired loads.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Channel<'t> {
     pub(crate) records: &'t mut [Record<'t>],
     pub(crate) ram: Ram,
@@ -69,6 +71,7 @@ pub struct Channel<'t> {
 
 /// The VM's RAM as loads need it.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(crate) struct Ram {
     pub start: u64,
     pub size: u64,
@@ -79,12 +82,12 @@ pub(crate) struct Ram {
 }
 
 impl Ram {
-    /// Where a segment is from the start of the RAM; `None` if not all of it is in it, or it is empty.
+    /// Where a segment is from the start of the RAM; `None` if not all of it is in it.
     #[inline]
-    pub const fn offset(&self, ipa: Ipa, bytes: u64) -> Option<u64> {
-        let offset = ipa.as_u64().wrapping_sub(self.start);
-        let is_inside = (offset < self.size) & (bytes.wrapping_sub(1) < self.size.wrapping_sub(offset));
-        if is_inside { Some(offset) } else { None }
+    pub const fn offset(&self, segment: &Segment) -> Option<u64> {
+        let first = segment.ipa.as_u64().wrapping_sub(self.start);
+        let last = segment.last.as_u64().wrapping_sub(self.start);
+        if (first < self.size) & (last < self.size) { Some(first) } else { None }
     }
 }
 
@@ -135,14 +138,19 @@ impl<'t> Channel<'t> {
         let mut counters = self.counted;
         for record in self.records.iter().filter(|record| record.is_loaded()) {
             counters.loaded += 1;
-            counters.loaded_pages += u64::from(record.pages);
+            counters.loaded_pages += u64::from(record.pages());
         }
         counters
     }
 
     /// What there is to say of a map.
     pub fn view(&self, handle: Handle) -> Result<View, HandleError> {
-        self.find(handle).map(|record| View::of(record, &self.batch))
+        self.find(handle).map(|record| View::of(record, self.base(record), &self.batch))
+    }
+
+    /// First page of a map's lease; of the last load's first where each takes its own.
+    pub(super) fn base(&self, record: &Record<'_>) -> u64 {
+        self.pieces.get(record.pieces).map_or(record.first, |piece| piece.first.into())
     }
 
     /// Whether something waits for [`Space::reap`].
@@ -219,13 +227,5 @@ impl<'t> Channel<'t> {
             self.last = NONE;
         }
         Some(at)
-    }
-}
-
-impl Record<'_> {
-    pub(crate) fn set_loaded(&mut self, used: u32) {
-        self.word |= LOADED;
-        self.used = used;
-        self.pages = if self.kind == Kind::Blocks { used * 512 } else { used };
     }
 }

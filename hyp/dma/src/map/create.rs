@@ -3,7 +3,14 @@
 use bulkhead_core::{addr::Iova, bundle::DmamapStrategy};
 
 use super::{Channel, CreateError, Handle, MapParams, Space, piece::NONE, record::Kind};
-use crate::{flush::Stamp, tree::TableSource};
+use crate::{
+    flush::Stamp,
+    iova::Wish,
+    tree::{LEAF_PAGES, TableSource},
+};
+
+/// Pages of a lease that may lie in two tables.
+const SHORT: u32 = 8;
 
 /// A map that was created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,30 +44,28 @@ impl<'t> Space<'t> {
         };
         let owner = u32::from(channel.number) << 24 | at;
         let pieces = match kind {
-            Kind::Pages | Kind::Sampled => self.attach(channel, &plan.wish, owner, source)?,
+            Kind::Pages | Kind::Sampled => self.attach(channel, &within_a_table(plan.wish), owner, source)?,
             Kind::Blocks => self.attach_blocks(channel, &plan.wish, owner)?,
             Kind::PerLoad | Kind::PerSegment => NONE,
         };
         self.live += 1;
         let handle = channel.occupy(at);
         let piece = channel.pieces.get(pieces);
-        let first = piece.map_or(0, |piece| piece.first);
+        let base = piece.map_or(0, |piece| piece.first);
         let lease_pages = piece.and_then(|piece| piece.lease.as_ref()).map_or(0, |lease| lease.pages);
-        let slots = piece.map_or(&[][..], |piece| piece.slots);
-        let is_plain = kind == Kind::Pages && plan.boundary == 0;
-        let run = if is_plain { slots } else { &[] };
-        let singles = run.get(..params.max_segments as usize).unwrap_or(run);
-        let first = u64::from(first);
+        // Of a lease in two tables, everyday loads use the longer part.
+        let part = piece.map(|piece| if piece.next == NONE { piece } else { channel.pieces.longest(piece) });
+        let (first, slots) = part.map_or((0, &[][..]), |part| (u64::from(part.first), part.slots));
+        let run = if kind == Kind::Pages && plan.boundary == 0 { slots } else { &[] };
         if let Some(record) = channel.records.get_mut(at as usize) {
             // Field by field: a whole record would be made elsewhere and copied.
             record.word = handle.0;
             record.stamp = Stamp::new(0);
             record.first = first;
-            record.singles = singles;
+            record.triple = if params.max_segments < 3 { None } else { run.first_chunk() };
             record.run = run;
-            record.slots = if kind == Kind::Blocks { slots } else { run };
-            record.used = 0;
-            record.pages = 0;
+            record.loaded = &[];
+            record.block = if kind == Kind::Blocks { slots.first() } else { None };
             record.pieces = pieces;
             record.capacity = if plan.is_blocks { plan.capacity / 512 } else { plan.capacity };
             record.max_segments = params.max_segments;
@@ -71,6 +76,14 @@ impl<'t> Space<'t> {
             record.link = NONE;
             record.wish = plan.wish;
         }
-        Ok(Created { handle, base: Iova::new(first << 12), bytes: u64::from(lease_pages) << 12 })
+        Ok(Created { handle, base: Iova::new(u64::from(base) << 12), bytes: u64::from(lease_pages) << 12 })
     }
+}
+
+/// Leases that are longer than a packet's lie in one table if they fit one, so that a load of one segment does. The
+/// holes before the next table are for the shorter ones.
+#[inline]
+const fn within_a_table(wish: Wish) -> Wish {
+    let is_middling = SHORT < wish.pages && wish.pages <= LEAF_PAGES;
+    if is_middling && wish.boundary == 0 { Wish { boundary: LEAF_PAGES, ..wish } } else { wish }
 }

@@ -13,7 +13,7 @@ impl<'t> Space<'t> {
         let record = channel.find_mut(handle)?;
         record.word = handle.next().0;
         record.is_gone = true;
-        (record.singles, record.run, record.slots) = (&[], &[], &[]);
+        (record.triple, record.run, record.loaded, record.block) = (None, &[], &[], None);
         let (stamp, is_listed) = (record.stamp, record.is_listed);
         channel.counted.destroyed += 1;
         channel.counted.live -= 1;

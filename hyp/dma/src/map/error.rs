@@ -96,9 +96,6 @@ pub enum LoadError {
     /// More segments than the map was made for, or none.
     #[error("{0} segments are not what the map was made for")]
     BadCount(u32),
-    /// A segment of no bytes.
-    #[error("segment {0} is empty")]
-    Empty(u32),
     /// A segment that is not all in the VM's RAM.
     #[error("segment {0} is not in the VM's RAM")]
     NotRam(u32),

@@ -42,13 +42,16 @@ impl Channel<'_> {
     /// The maps that hold the page at `ipa`. In time linear in the pages that are loaded.
     pub fn holds(&self, ipa: Ipa) -> Holds {
         let mut holds = Holds { loaded: 0, has_unflushed: !self.batch.is_empty() || self.has_retired() };
-        let Some(offset) = self.ram.offset(ipa, 1) else { return Holds::default() };
+        let offset = ipa.as_u64().wrapping_sub(self.ram.start);
+        if offset >= self.ram.size {
+            return Holds::default();
+        }
         let address = |descriptor: u64| descriptor & 0x0000_ffff_ffff_f000;
         let wanted = address(self.ram.page[0]).wrapping_add(offset & !(PAGE_SIZE - 1));
         for record in self.records.iter() {
             holds.has_unflushed |= !self.batch.is_settled(record.stamp);
             if record.is_loaded() {
-                let bytes = record.leaf_pages() * PAGE_SIZE;
+                let bytes = u64::from(record.leaf_pages()) * PAGE_SIZE;
                 let entries = self.pieces.entries(record.pieces).map(crate::tree::Entry::load);
                 let hits = entries.filter(|entry| *entry & 1 != 0 && address(*entry) == wanted & !(bytes - 1));
                 holds.loaded += hits.fold(0, |count, _| count + 1);

@@ -36,18 +36,46 @@ impl Direction {
 /// A part of a buffer: contiguous in the guest's eyes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
-    /// Its first byte.
-    pub ipa: Ipa,
-    /// Its length in bytes, at least 1.
-    pub bytes: u64,
+    pub(crate) ipa: Ipa,
+    /// Its last byte. A segment that has none, or wraps, ends with the address space: no RAM holds it.
+    pub(crate) last: Ipa,
     /// Where the device finds it: filled in by a load that succeeds.
     pub iova: Iova,
 }
 
 impl Segment {
     /// A segment that is not loaded.
+    #[inline]
     pub const fn new(ipa: Ipa, bytes: u64) -> Self {
-        Self { ipa, bytes, iova: Iova::new(0) }
+        // One carry for both: a segment of no bytes would end before it begins.
+        let (last, is_none) = ipa.as_u64().overflowing_add(bytes.wrapping_sub(1));
+        Self { ipa, last: Ipa::new(if is_none { u64::MAX } else { last }), iova: Iova::new(0) }
+    }
+
+    /// Whether it is empty, or reaches past the last address but one: no load takes it.
+    pub const fn is_malformed(&self) -> bool {
+        self.last.as_u64() == u64::MAX
+    }
+
+    /// Its first byte.
+    pub const fn ipa(&self) -> Ipa {
+        self.ipa
+    }
+
+    /// Its length in bytes, where it is not malformed.
+    pub const fn bytes(&self) -> u64 {
+        self.last.as_u64().wrapping_sub(self.ipa.as_u64()).wrapping_add(1)
+    }
+
+    /// Pages that it touches.
+    #[inline]
+    pub(crate) const fn pages(&self) -> u64 {
+        (self.last.as_u64() / PAGE_SIZE).wrapping_sub(self.ipa.as_u64() / PAGE_SIZE).wrapping_add(1)
+    }
+
+    /// The last byte's IOVA, once it is loaded.
+    pub(crate) const fn last_iova(&self) -> u64 {
+        self.iova.as_u64().wrapping_add(self.last.as_u64().wrapping_sub(self.ipa.as_u64()))
     }
 }
 

@@ -1,5 +1,7 @@
 //! A part of what a map has of its space: entries next to each other in one table.
 
+use bulkhead_core::addr::PAGE_SIZE;
+
 use crate::{
     iova::Lease,
     tree::{Entry, ZERO},
@@ -90,6 +92,13 @@ impl<'t> Pieces<'t> {
         })
     }
 
+    /// The longest piece of the chain that `first` begins.
+    #[cold]
+    pub fn longest<'a>(&'a self, first: &'a Piece<'t>) -> &'a Piece<'t> {
+        self.chain(first.next)
+            .fold(first, |best, piece| if piece.slots.len() > best.slots.len() { piece } else { best })
+    }
+
     /// The piece behind those of the next `pages` pages from `at` on.
     pub fn skip(&self, mut at: u32, pages: u32) -> u32 {
         let mut left = pages as usize;
@@ -102,48 +111,90 @@ impl<'t> Pieces<'t> {
         at
     }
 
+    /// The first entry of the chain from `at` on.
+    pub const fn cursor(&self, at: u32) -> Cursor<'_, 't> {
+        Cursor { pieces: self, next: at, rest: &[] }
+    }
+
     /// All entries of the chain from `at` on, in order.
     pub fn entries(&self, at: u32) -> impl Iterator<Item = &'t Entry> {
         self.chain(at).flat_map(|piece| piece.slots)
     }
 }
 
+/// A place among the entries of a chain, which goes up.
+pub(crate) struct Cursor<'a, 't> {
+    pieces: &'a Pieces<'t>,
+    next: u32,
+    rest: &'t [Entry],
+}
+
+impl<'t> Cursor<'_, 't> {
+    /// The next entries, at most `count`, in one table; none at the end of the chain.
+    fn take(&mut self, count: usize) -> Option<&'t [Entry]> {
+        while self.rest.is_empty() {
+            let piece = self.pieces.get(self.next)?;
+            (self.rest, self.next) = (piece.slots, piece.next);
+        }
+        let (here, rest) = self.rest.split_at_checked(count).unwrap_or((self.rest, &[]));
+        self.rest = rest;
+        Some(here)
+    }
+
+    /// Passes over `count` entries.
+    pub fn skip(&mut self, mut count: usize) {
+        while count > 0
+            && let Some(slots) = self.take(count)
+        {
+            count = count.saturating_sub(slots.len());
+        }
+    }
+
+    /// Clears `count` entries.
+    pub fn clear(&mut self, mut count: usize) {
+        while count > 0
+            && let Some(slots) = self.take(count)
+        {
+            clear(slots);
+            count = count.saturating_sub(slots.len());
+        }
+    }
+
+    /// Maps `count` consecutive pages from `descriptor` on.
+    pub fn fill(&mut self, mut count: usize, mut descriptor: u64) {
+        while count > 0
+            && let Some(slots) = self.take(count)
+        {
+            fill(slots, descriptor);
+            descriptor = descriptor.wrapping_add(slots.len() as u64 * PAGE_SIZE);
+            count = count.saturating_sub(slots.len());
+        }
+    }
+}
+
 /// Clears entries: one store each.
 #[inline]
 pub(crate) fn clear(slots: &[Entry]) {
-    fill(slots, ZERO, 0);
+    store_each(slots, ZERO, 0);
 }
 
-/// Maps consecutive pages, or blocks of `step` bytes, from `descriptor` on: one store each.
-///
-/// Up to three entries, as most maps have, are stored without a loop.
+/// Maps consecutive pages from `descriptor` on: one store each.
 #[inline]
-pub(crate) fn fill(slots: &[Entry], mut descriptor: u64, step: u64) {
-    let mut rest = slots;
-    if slots.len() > 3 {
-        let (eights, others) = slots.as_chunks::<8>();
-        for eight in eights {
-            for slot in eight {
-                slot.store(descriptor);
-                descriptor = descriptor.wrapping_add(step);
-            }
-        }
-        rest = others;
-        if let Some((four, others)) = rest.split_first_chunk::<4>() {
-            for slot in four {
-                slot.store(descriptor);
-                descriptor = descriptor.wrapping_add(step);
-            }
-            rest = others;
+pub(crate) fn fill(slots: &[Entry], descriptor: u64) {
+    store_each(slots, descriptor, PAGE_SIZE);
+}
+
+#[inline(always)]
+fn store_each(slots: &[Entry], mut descriptor: u64, step: u64) {
+    let (eights, rest) = slots.as_chunks::<8>();
+    for eight in eights {
+        for slot in eight {
+            slot.store(descriptor);
+            descriptor = descriptor.wrapping_add(step);
         }
     }
-    if let [first, rest @ ..] = rest {
-        first.store(descriptor);
-        if let [second, rest @ ..] = rest {
-            second.store(descriptor.wrapping_add(step));
-            if let [third, ..] = rest {
-                third.store(descriptor.wrapping_add(step).wrapping_add(step));
-            }
-        }
+    for slot in rest {
+        slot.store(descriptor);
+        descriptor = descriptor.wrapping_add(step);
     }
 }

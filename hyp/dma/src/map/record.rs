@@ -1,9 +1,11 @@
 //! What is kept of a map.
 
-use super::{Handle, handle::LOADED, piece::NONE};
+use super::{Handle, blocks::BLOCK_PAGES, handle::LOADED, piece::NONE};
 use crate::{flush::Stamp, iova::Wish, tree::Entry};
 
 /// What a channel keeps of a map. Given to it as [`Record::EMPTY`].
+///
+/// Everyday loads and unloads need the first cache line alone.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Record<'t> {
@@ -11,19 +13,19 @@ pub struct Record<'t> {
     pub(super) word: u64,
     /// The batch of the last unload.
     pub(crate) stamp: Stamp,
-    /// First page of the lease.
+    /// The page that the first entry of everyday loads maps: the lease's first, where it lies in one table.
     pub(crate) first: u64,
-    /// Entries for a load of segments of one page each: no more than the map takes segments. Empty where loads have
-    /// more to look at, as all of `run` is then.
-    pub(super) singles: &'t [Entry],
-    /// Entries for a load of one segment: those in the lease's first table. Empty for blocks.
+    /// Entries for a load of three segments of a page each, where a map takes as many.
+    pub(super) triple: Option<&'t [Entry; 3]>,
+    /// Entries for a load of one segment: those of the lease that lie in one table. Empty where loads have more to look
+    /// at.
     pub(super) run: &'t [Entry],
-    /// Entries that an unload can clear at once: the same, or those of blocks.
-    pub(super) slots: &'t [Entry],
-    /// Pages (or blocks) that were loaded last: these entries of the lease are not clear.
-    pub(super) used: u32,
-    /// Pages that these entries map.
-    pub(super) pages: u32,
+    /// The entries of the last load, where an unload can clear them at once; else empty, and `used` counts them.
+    pub(super) loaded: &'t [Entry],
+    /// The entry of a map of one block.
+    pub(super) block: Option<&'t Entry>,
+    /// Pages (or blocks) of the last load, where `loaded` does not tell.
+    used: u32,
     /// The first piece.
     pub(crate) pieces: u32,
     /// Pages (or blocks) that can be loaded.
@@ -57,17 +59,17 @@ pub(crate) enum Kind {
     PerSegment,
 }
 
-impl Record<'_> {
+impl<'t> Record<'t> {
     /// A record out of use.
     pub const EMPTY: Self = Self {
         word: 0,
         stamp: Stamp::new(0),
         first: 0,
-        singles: &[],
+        triple: None,
         run: &[],
-        slots: &[],
+        loaded: &[],
+        block: None,
         used: 0,
-        pages: 0,
         pieces: NONE,
         capacity: 0,
         max_segments: 0,
@@ -83,6 +85,29 @@ impl Record<'_> {
         self.word & LOADED != 0
     }
 
+    /// Takes note of a load of `used` pages (or blocks) into `slots`; into several pieces where that is empty.
+    #[inline]
+    pub(crate) fn set_loaded(&mut self, slots: &'t [Entry], used: u32) {
+        self.word |= LOADED;
+        self.loaded = slots;
+        self.used = used;
+    }
+
+    /// Pages (or blocks) that were loaded last: these entries of the lease are not clear. There are at most 2^27.
+    pub(super) const fn used(&self) -> u32 {
+        if self.loaded.is_empty() { self.used } else { count(self.loaded) }
+    }
+
+    /// Pages that one of its entries maps.
+    pub(super) const fn leaf_pages(&self) -> u32 {
+        if self.block.is_some() { BLOCK_PAGES } else { 1 }
+    }
+
+    /// Pages that were loaded last.
+    pub(super) const fn pages(&self) -> u32 {
+        self.used().wrapping_mul(self.leaf_pages())
+    }
+
     pub(super) const fn handle(&self) -> Handle {
         Handle(self.word & !LOADED)
     }
@@ -91,4 +116,11 @@ impl Record<'_> {
     pub(super) const fn is_of(&self, handle: Handle) -> bool {
         self.word & !LOADED == handle.0 && handle.0 != 0 && !self.is_gone
     }
+}
+
+/// How many entries there are: at most 2^27.
+#[inline]
+pub(super) const fn count(slots: &[Entry]) -> u32 {
+    let [a, b, c, d, ..] = (slots.len() as u64).to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }

@@ -11,14 +11,14 @@
 //! Neither bound is exact: the SMMU may set a flag for a speculative access (D8.5.1.2), and it need not show the flag of
 //! an access before the next CMD_SYNC (IHI 0070 3.13.4).
 
-use super::{Channel, Direction, Segment, record::Kind};
+use super::{Channel, record::Kind};
 use crate::tree::ZERO;
 
 /// Of so many maps of a channel that hold pages, the first is sampled.
 pub const SAMPLED_EVERY: u64 = 64;
 
 /// AF of a leaf (DDI 0487 D8.3.1).
-const ACCESS_FLAG: u64 = 1 << 10;
+pub(super) const ACCESS_FLAG: u64 = 1 << 10;
 const VALID: u64 = 1;
 
 impl Channel<'_> {
@@ -37,11 +37,6 @@ impl Channel<'_> {
     #[inline(always)]
     pub(super) const fn kind_of_pages(&self) -> Kind {
         if self.is_sampling && self.counted.created.is_multiple_of(SAMPLED_EVERY) { Kind::Sampled } else { Kind::Pages }
-    }
-
-    /// Stores the leaves of a sampled load.
-    pub(super) fn store_sampled(&self, pieces: u32, direction: Direction, segments: &[Segment]) {
-        self.store_without(ACCESS_FLAG, pieces, direction, segments);
     }
 
     /// Takes out `used` leaves of a sampled load, and counts those that were reached.

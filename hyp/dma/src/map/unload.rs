@@ -14,40 +14,58 @@ impl Channel<'_> {
     pub fn unload(&mut self, handle: Handle) -> Result<(), HandleError> {
         if let Some(record) = self.records.get_mut(handle.index())
             && record.word == handle.0 | LOADED
-            && let Some(slots) = record.slots.get(..record.used as usize)
             && self.batch.is_next(record.first)
         {
-            clear(slots);
-            (record.word, record.stamp) = (handle.0, self.batch.extend(record.first, record.pages.into()));
+            let (first, slots) = (record.first, record.loaded);
+            let pages = match slots {
+                [one, two, three] => {
+                    one.store(ZERO);
+                    two.store(ZERO);
+                    three.store(ZERO);
+                    (record.word, record.stamp) = (handle.0, self.batch.extend(first, 3));
+                    return Ok(());
+                }
+                [] => return self.unload_other(handle),
+                [only] => {
+                    only.store(ZERO);
+                    u64::from(record.leaf_pages())
+                }
+                several => {
+                    clear(several);
+                    several.len() as u64
+                }
+            };
+            (record.word, record.stamp) = (handle.0, self.batch.extend(first, pages));
+            return Ok(());
+        }
+        self.unload_run(handle)
+    }
+
+    /// As the everyday way, where another run of the batch begins.
+    #[inline(never)]
+    fn unload_run(&mut self, handle: Handle) -> Result<(), HandleError> {
+        if let Some(record) = self.records.get_mut(handle.index())
+            && record.word == handle.0 | LOADED
+            && !record.loaded.is_empty()
+        {
+            record.loaded.iter().for_each(|slot| slot.store(ZERO));
+            record.word = handle.0;
+            record.stamp = self.batch.add_pages(record.first, record.pages().into());
             return Ok(());
         }
         self.unload_other(handle)
     }
 
-    /// As the everyday way, where another run of the batch begins: the first of a batch, or one out of order.
-    #[inline(never)]
-    fn unload_other(&mut self, handle: Handle) -> Result<(), HandleError> {
-        if let Some(record) = self.records.get_mut(handle.index())
-            && record.word == handle.0 | LOADED
-            && let Some(slots) = record.slots.get(..record.used as usize)
-        {
-            clear(slots);
-            record.word = handle.0;
-            record.stamp = self.batch.add(Iova::new(record.first * PAGE_SIZE), record.pages.into());
-            return Ok(());
-        }
-        self.unload_any(handle)
-    }
-
+    /// What lies in several tables, and every error.
     #[cold]
     #[inline(never)]
-    fn unload_any(&mut self, handle: Handle) -> Result<(), HandleError> {
+    fn unload_other(&mut self, handle: Handle) -> Result<(), HandleError> {
         let record = self.find(handle)?;
         if !record.is_loaded() {
             return Ok(());
         }
-        let (base, kind, pieces) = (Iova::new(record.first * PAGE_SIZE), record.kind, record.pieces);
-        let (used, pages) = (record.used, record.pages);
+        let (base, kind, pieces) = (Iova::new(self.base(record) * PAGE_SIZE), record.kind, record.pieces);
+        let (used, pages) = (record.used(), record.pages());
         let mut stamp = record.stamp;
         if kind == Kind::PerSegment {
             let mut at = pieces;
@@ -61,9 +79,7 @@ impl Channel<'_> {
             if kind == Kind::Sampled {
                 self.clear_sampled(pieces, used);
             } else {
-                for entry in self.pieces.entries(pieces).take(used as usize) {
-                    entry.store(ZERO);
-                }
+                self.pieces.cursor(pieces).clear(used as usize);
             }
             stamp = self.batch.add(base, pages.into());
         }

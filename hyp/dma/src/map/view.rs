@@ -2,7 +2,7 @@
 
 use bulkhead_core::addr::{Iova, PAGE_SIZE};
 
-use super::{Record, record::Kind};
+use super::Record;
 use crate::flush::Batch;
 
 /// A map as it is now.
@@ -19,20 +19,13 @@ pub struct View {
 }
 
 impl View {
-    pub(super) fn of(record: &Record<'_>, batch: &Batch) -> Self {
+    pub(super) fn of(record: &Record<'_>, base: u64, batch: &Batch) -> Self {
         let is_loaded = record.is_loaded();
         Self {
-            base: Iova::new(record.first * PAGE_SIZE),
-            pages: if is_loaded { record.pages.into() } else { 0 },
+            base: Iova::new(base * PAGE_SIZE),
+            pages: if is_loaded { record.pages().into() } else { 0 },
             is_loaded,
             is_unflushed: !is_loaded && !batch.is_settled(record.stamp),
         }
-    }
-}
-
-impl Record<'_> {
-    /// Pages that one of its entries maps.
-    pub(super) fn leaf_pages(&self) -> u64 {
-        if self.kind == Kind::Blocks { 512 } else { 1 }
     }
 }

@@ -98,7 +98,7 @@ impl<'t> Space<'t> {
         for segment in segments.iter_mut() {
             let pages = pages_of(segment);
             all += pages;
-            let reach = segment.ipa.as_u64().saturating_add(segment.bytes).div_ceil(PAGE_SIZE);
+            let reach = segment.last.as_u64() / PAGE_SIZE + 1;
             let shared = if is_own && reach <= wish.limit.into() && boundary == 0 {
                 self.share(channel, segment, direction, pages, source)
             } else {
@@ -146,7 +146,7 @@ impl<'t> Space<'t> {
         let record = channel.find_mut(handle).map_err(|_| LoadError::NoMap)?;
         let page = segments.first().map_or(0, |segment| segment.iova.as_u64() / PAGE_SIZE);
         (record.pieces, record.first) = (first, page);
-        record.set_loaded(all);
+        record.set_loaded(&[], all);
         if !is_whole {
             channel.unload(handle).map_err(|_| LoadError::NoMap)?;
             return Err(LoadError::NoSpace);
@@ -210,14 +210,14 @@ impl Channel<'_> {
         let base = self.pieces.get(pieces).map_or(0, |piece| u64::from(piece.first) * PAGE_SIZE);
         let mut used = 0;
         for segment in &mut *segments {
-            used = (segment.iova.as_u64() + segment.bytes).div_ceil(PAGE_SIZE);
+            used = segment.last_iova() / PAGE_SIZE + 1;
             segment.iova = Iova::new(base + segment.iova.as_u64());
         }
         self.store(pieces, direction, segments);
         let record = self.find_mut(handle).map_err(|_| LoadError::NoMap)?;
         (record.pieces, record.first) = (pieces, base / PAGE_SIZE);
         let used = u32::try_from(used).unwrap_or(u32::MAX);
-        record.set_loaded(used);
+        record.set_loaded(&[], used);
         Ok(used)
     }
 }
@@ -228,8 +228,7 @@ pub(crate) fn owner(handle: Handle) -> u32 {
 }
 
 fn pages_of(segment: &Segment) -> u32 {
-    let within = segment.ipa.as_u64() % PAGE_SIZE;
-    u32::try_from((within + segment.bytes).div_ceil(PAGE_SIZE)).unwrap_or(u32::MAX)
+    u32::try_from(segment.pages()).unwrap_or(u32::MAX)
 }
 
 fn place(channel: &Channel<'_>, pieces: u32, segment: &mut Segment) {

@@ -77,14 +77,14 @@ impl World {
                 let lease = &self.maps[at].lease;
                 let guard = lease.end.saturating_sub(PAGE_SIZE);
                 let is_within = |segment: &Segment| {
-                    lease.start <= segment.iova.as_u64() && segment.iova.as_u64() + segment.bytes <= guard
+                    lease.start <= segment.iova.as_u64() && segment.iova.as_u64() + segment.bytes() <= guard
                 };
                 if !lease.is_empty() && !segments.iter().all(is_within) {
                     return Err(format!("{segments:x?} are not within {lease:x?} without its guard page"));
                 }
                 for segment in &segments {
                     self.note(segment.iova.as_u64() / PAGE_SIZE);
-                    self.note((segment.iova.as_u64() + segment.bytes - 1) / PAGE_SIZE);
+                    self.note((segment.iova.as_u64() + segment.bytes() - 1) / PAGE_SIZE);
                 }
                 self.maps[at].loaded = Some((segments, direction));
             }
@@ -120,9 +120,9 @@ impl World {
         let Some((segments, direction)) = map.loaded.take() else { return };
         self.shadow.unload(&segments, direction, channel);
         for segment in segments {
-            self.note((segment.iova.as_u64() + segment.bytes - 1) / PAGE_SIZE);
+            self.note((segment.iova.as_u64() + segment.bytes() - 1) / PAGE_SIZE);
             self.note(segment.iova.as_u64() / PAGE_SIZE);
-            self.loaded_pages = self.loaded_pages.saturating_sub(segment.bytes.div_ceil(PAGE_SIZE));
+            self.loaded_pages = self.loaded_pages.saturating_sub(segment.bytes().div_ceil(PAGE_SIZE));
         }
     }
 

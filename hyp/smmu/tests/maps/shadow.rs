@@ -56,8 +56,8 @@ impl Shadow {
     fn ways(&self, segment: &Segment, direction: Direction) -> impl Iterator<Item = (u64, Way)> + use<> {
         let (ram, phys) = self.ram;
         let first = segment.iova.as_u64() / PAGE_SIZE;
-        let last = (segment.iova.as_u64() + segment.bytes - 1) / PAGE_SIZE;
-        let start = (phys + (segment.ipa.as_u64() - ram)) & !(PAGE_SIZE - 1);
+        let last = (segment.iova.as_u64() + segment.bytes() - 1) / PAGE_SIZE;
+        let start = (phys + (segment.ipa().as_u64() - ram)) & !(PAGE_SIZE - 1);
         let (may_read, may_write) = (direction != Direction::DeviceWrites, direction != Direction::DeviceReads);
         (first..=last).map(move |page| (page, Way { phys: start + (page - first) * PAGE_SIZE, may_read, may_write }))
     }
@@ -65,7 +65,7 @@ impl Shadow {
     /// Segments were loaded.
     pub fn load(&mut self, segments: &[Segment], direction: Direction) -> Result<(), String> {
         for segment in segments {
-            if (segment.iova.as_u64() ^ segment.ipa.as_u64()) % PAGE_SIZE != 0 {
+            if (segment.iova.as_u64() ^ segment.ipa().as_u64()) % PAGE_SIZE != 0 {
                 return Err(format!("{segment:x?}: another place in its page"));
             }
             for (page, way) in self.ways(segment, direction) {

@@ -25,8 +25,8 @@ fn segments_are_checked_before_the_first_store() {
         let raw = |ipa, bytes| Segment::new(Ipa::new(ipa), bytes);
         let good = segment(0, 1);
         for (bad, error) in [
-            (segment(0x1000, 0), LoadError::Empty(1)),
-            (segment(0x1010, 0), LoadError::Empty(1)),
+            (segment(0x1000, 0), LoadError::NotRam(1)),
+            (segment(0x1010, 0), LoadError::NotRam(1)),
             (raw(RAM - 1, 1), LoadError::NotRam(1)),
             (raw(RAM - 1, 2), LoadError::NotRam(1)),
             (segment(RAM_BYTES, 1), LoadError::NotRam(1)),
@@ -34,12 +34,20 @@ fn segments_are_checked_before_the_first_store() {
             (raw(0x0900_0000, 4096), LoadError::NotRam(1)),
             (segment(0x1000, u64::MAX), LoadError::NotRam(1)),
             (segment(0x1000, u64::MAX - 0xfff), LoadError::NotRam(1)),
-            (segment(0x1fff, u64::MAX - RAM), LoadError::NotRam(1)),
+            (segment(0x1000, u64::MAX - 0xfff - RAM), LoadError::NotRam(1)),
+            (segment(0x1fff, u64::MAX - 0x1ffe - RAM), LoadError::NotRam(1)),
+            (raw(0, u64::MAX), LoadError::NotRam(1)),
+            (raw(u64::MAX - 0xfff, 0x1000), LoadError::NotRam(1)),
             (raw(u64::MAX, 1), LoadError::NotRam(1)),
             (segment(0x1000, 0x8000), LoadError::TooLong(1)),
         ] {
             for mut list in [[good, bad].to_vec(), [good, bad, good].to_vec()] {
                 assert_eq!(machine.load(handle, Direction::Both, &mut list), Err(error), "{strategy:?} {bad:?}");
+            }
+            for at in [0, 2] {
+                let mut list = [good; 3];
+                list[at] = bad;
+                assert!(machine.load(handle, Direction::Both, &mut list).is_err(), "{strategy:?} {bad:?} at {at}");
             }
             let alone = machine.load(handle, Direction::Both, &mut [bad]);
             assert!(alone.is_err(), "{strategy:?} {bad:?}");
@@ -50,7 +58,19 @@ fn segments_are_checked_before_the_first_store() {
         assert!(machine.mapped().is_empty());
         machine.load(handle, Direction::Both, &mut [good]).expect("the map is as it was");
         assert_eq!(machine.load(handle, Direction::Both, &mut [good]), Err(LoadError::Loaded));
-        assert_eq!(machine.channels[0].counters().refused, 12 * 3 + 4);
+        assert_eq!(machine.channels[0].counters().refused, 15 * 5 + 4);
+    }
+}
+
+/// Would miss: a segment that ends before it begins, so that its first and its last byte are in the VM's RAM.
+#[test]
+fn segments_without_bytes_and_segments_that_wrap_end_with_the_address_space() {
+    for (ipa, bytes) in [(RAM + 0x1000, 0), (RAM + 0x1010, 0), (RAM + 0x1010, u64::MAX), (0, 0), (u64::MAX, 2)] {
+        assert!(Segment::new(Ipa::new(ipa), bytes).is_malformed(), "{ipa:#x} {bytes:#x}");
+    }
+    for (ipa, bytes) in [(RAM + 0x1010, 1), (u64::MAX - 1, 1), (0, u64::MAX), (RAM, u64::MAX - RAM)] {
+        let segment = Segment::new(Ipa::new(ipa), bytes);
+        assert_eq!((segment.ipa(), segment.bytes(), segment.is_malformed()), (Ipa::new(ipa), bytes, false));
     }
 }
 
@@ -134,7 +154,7 @@ fn constraints_hold() {
         let mut list = [segment(0x800, 0x7000), segment(0x1_0000, 0xf000), segment(0x4_0000, 0x2000)];
         machine.load(handle, Direction::Both, &mut list).expect("fits");
         for segment in list {
-            let (first, last) = (segment.iova.as_u64(), segment.iova.as_u64() + segment.bytes - 1);
+            let (first, last) = (segment.iova.as_u64(), segment.iova.as_u64() + segment.bytes() - 1);
             assert_eq!(first >> 16, last >> 16, "{strategy:?} {segment:?}");
             assert!(last <= 0xff_ffff, "{strategy:?} {segment:?}");
         }

@@ -37,8 +37,8 @@ struct Model {
 }
 
 fn pages(segment: &Segment) -> impl Iterator<Item = (u64, u64)> {
-    let (first, last) = (segment.iova.as_u64() / 4096, (segment.iova.as_u64() + segment.bytes - 1) / 4096);
-    let phys = (PHYS + segment.ipa.as_u64() - RAM) / 4096;
+    let (first, last) = (segment.iova.as_u64() / 4096, (segment.iova.as_u64() + segment.bytes() - 1) / 4096);
+    let phys = (PHYS + segment.ipa().as_u64() - RAM) / 4096;
     (first..=last).zip(phys..)
 }
 
