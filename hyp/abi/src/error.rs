@@ -6,7 +6,7 @@ macro_rules! errors {
     ($($(#[doc = $doc:literal])+ #[error($text:literal)] $name:ident = $number:literal,)+) => {
         /// Why a call or a ring entry failed. Nothing has changed unless the error says so.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
-        #[repr(i32)]
+        #[repr(i8)]
         pub enum Error {
             $($(#[doc = $doc])+ #[error($text)] $name = $number,)+
         }

@@ -62,8 +62,8 @@ impl Maps for Ways<'_, '_> {
         let mut own = segments.map(|segment| map::Segment::new(Ipa::new(segment.ipa), segment.bytes));
         match self.channel.load(map::Handle::from_u64(map.register()), direction(towards), &mut own) {
             Ok(pages) => {
-                self.done.loads += 1;
-                self.done.pages += u64::from(pages);
+                self.done.loads = self.done.loads.wrapping_add(1);
+                self.done.pages = self.done.pages.wrapping_add(pages.into());
                 Ok(own.map(|segment| segment.iova.as_u64()))
             }
             Err(problem) => Err(self.refusal(problem, &own)),

@@ -28,8 +28,8 @@ pub struct Receive<M> {
     slots: Vec<Slot<M>>,
     /// Slot of each descriptor that the device has.
     slot_of: Vec<usize>,
-    /// Neither loaded nor to be read.
-    idle: Vec<usize>,
+    /// Neither loaded nor to be read, in the order of their maps' leases: batches are then contiguous.
+    idle: VecDeque<usize>,
     /// To be given to the device once they are loaded.
     loading: Vec<usize>,
     /// Back from the device, to be read once they are unloaded.
@@ -53,7 +53,7 @@ impl<M> Receive<M> {
             queue,
             slots: (0..SLOTS).map(slot).collect(),
             slot_of: vec![0; QUEUE_LEN],
-            idle: (0..SLOTS).rev().collect(),
+            idle: (0..SLOTS).collect(),
             loading: Vec::with_capacity(BATCH),
             unloading: Vec::with_capacity(BATCH),
             ready: VecDeque::with_capacity(BATCH),
@@ -89,7 +89,7 @@ impl<M> Receive<M> {
             self.unloading.push(number);
         }
         while self.loading.len() < BATCH && self.queue.available_desc() > self.loading.len() {
-            let Some(number) = self.idle.pop() else { break };
+            let Some(number) = self.idle.pop_front() else { break };
             let slot = &mut self.slots[number];
             dma.load(&mut slot.map, &[Segment::of(slot.buffer)], Direction::DeviceWrites);
             self.loading.push(number);
@@ -130,7 +130,7 @@ impl<M> Received<'_, M> {
         let end = slot.used_bytes.clamp(HEADER_BYTES, HEADER_BYTES + FRAME_BYTES);
         let result = read(&slot.buffer[HEADER_BYTES..end]);
         receive.packets += 1;
-        receive.idle.push(number);
+        receive.idle.push_back(number);
         result
     }
 }

@@ -61,7 +61,8 @@ pub struct Transmit<M> {
     buffers: Vec<Buffer<M>>,
     /// Slot of each chain's first descriptor.
     slot_of: Vec<usize>,
-    idle: Vec<usize>,
+    /// In the order of their maps' leases: batches are then contiguous.
+    idle: VecDeque<usize>,
     /// Written, to be loaded.
     pending: VecDeque<usize>,
     /// To be given to the device once they are loaded; small ones are.
@@ -91,7 +92,7 @@ impl<M> Transmit<M> {
             queue,
             buffers: places.take(SLOTS).map(buffer).collect(),
             slot_of: vec![0; QUEUE_LEN],
-            idle: (0..SLOTS).rev().collect(),
+            idle: (0..SLOTS).collect(),
             pending: VecDeque::with_capacity(SLOTS),
             loading: Vec::with_capacity(BATCH),
             unloading: Vec::with_capacity(SLOTS),
@@ -142,7 +143,7 @@ impl<M> Transmit<M> {
                 let sent = unsafe { self.queue.pop_used(token, &buffer.parts()[..count], &mut []) };
                 sent.expect("the device returns what it was given");
                 if buffer.is_small() {
-                    self.idle.push(number);
+                    self.idle.push_back(number);
                 } else {
                     dma.unload(&mut buffer.map);
                     self.unloading.push(number);
@@ -168,7 +169,7 @@ impl<M> Transmit<M> {
 
     /// After the call: the device gets what was loaded. Whether it is to be told.
     pub(super) fn commit<D: Dma<Map = M>>(&mut self, dma: &D) -> bool {
-        self.idle.append(&mut self.unloading);
+        self.idle.extend(self.unloading.drain(..));
         let is_new = !self.loading.is_empty();
         for number in self.loading.drain(..) {
             let buffer = &self.buffers[number];
@@ -198,7 +199,7 @@ impl<M> Slot<'_, M> {
     /// Lets `write` fill a frame of `bytes` bytes, to be sent with the next turn.
     pub fn write<R>(self, bytes: usize, write: impl FnOnce(&mut [u8]) -> R) -> R {
         let transmit = self.0;
-        let number = transmit.idle.pop().expect("a slot was seen free");
+        let number = transmit.idle.pop_front().expect("a slot was seen free");
         let buffer = &mut transmit.buffers[number];
         buffer.frame_bytes = bytes;
         let frame = HEADER_BYTES..HEADER_BYTES + bytes;

@@ -101,35 +101,39 @@ impl<'a, W: Word> Entries<'a, W> {
 
     #[inline]
     fn some(&mut self, most: usize, maps: &mut impl Maps) {
-        let mask = self.lines.len().wrapping_sub(1);
-        for outcome in self.outcomes.iter_mut().skip(self.done).take(most) {
-            let Some(line) = self.lines.get((self.first as usize + self.done) & mask) else { return };
+        let end = self.outcomes.len().min(self.done.saturating_add(most));
+        let outcomes = self.outcomes.get_mut(self.done..end).unwrap_or_default();
+        let (mut at, mask) = (self.first as usize + self.done, self.lines.len().wrapping_sub(1));
+        for outcome in outcomes {
+            let Some(line) = self.lines.get(at & mask) else { break };
             *outcome = match entry(maps, line) {
                 Ok(outcome) => outcome,
                 Err(Refusal::Error(error)) => Outcome::Failed(error),
-                Err(Refusal::Elsewhere) => return,
+                Err(Refusal::Elsewhere) => break,
             };
-            self.done += 1;
+            at = at.wrapping_add(1);
         }
+        self.done = at.wrapping_sub(self.first as usize);
     }
 
     /// Stores the statuses, now that the flush is over: how many entries were done, and how many of those failed.
     pub(super) fn settle(self, flushed: Result<(), Error>) -> (u32, u32) {
         let flushed = flushed.map_or_else(Error::number, |()| 0);
-        let mask = self.lines.len().wrapping_sub(1);
+        let outcomes = self.outcomes.get(..self.done).unwrap_or_default();
+        let (mut at, mask) = (self.first as usize, self.lines.len().wrapping_sub(1));
         let mut failed = 0;
         // Who sees a status sees the IOVAs before it.
         fence(Release);
-        for (index, outcome) in (self.first as usize..).zip(self.outcomes.iter().take(self.done)) {
+        for outcome in outcomes {
             let status = match *outcome {
                 Outcome::Done => 0,
                 Outcome::Unloaded => flushed,
                 Outcome::Failed(error) => error.number(),
             };
             failed += u32::from(status != 0);
-            if let Some(line) = self.lines.get(index & mask) {
-                line[word!(status)].set(u64::from(status.cast_unsigned()) << 32);
-            }
+            let Some(line) = self.lines.get(at & mask) else { break };
+            line[word!(status)].set(u64::from(status.cast_unsigned()) << 32);
+            at = at.wrapping_add(1);
         }
         (u32::try_from(self.done).unwrap_or(0), failed)
     }

@@ -131,7 +131,7 @@ fn errors_say_why_and_change_nothing() {
     ] {
         assert_eq!(vm.call(Function::Sync, &arguments), Err(error), "{arguments:x?}");
     }
-    assert_eq!(vm.call(Function::Stats, &[20]), Err(Error::Invalid));
+    assert_eq!(vm.call(Function::Stats, &[Counter::ALL.len() as u64]), Err(Error::Invalid));
     assert_eq!(vm.call(Function::RingSetup, &[8, RING, 3]), Err(Error::NoChannel));
     assert_eq!(vm.call(Function::RingRun, &[0]), Err(Error::NoRing));
     assert_eq!(vm.call(Function::RingRun, &[9]), Err(Error::NoChannel));
