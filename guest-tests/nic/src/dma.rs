@@ -43,6 +43,10 @@ pub struct Counts {
     pub unloads: u64,
     /// Calls to the hypervisor for either.
     pub hypercalls: u64,
+    /// What these took, in nanoseconds of the virtual counter.
+    pub hypercalls_ns: u64,
+    /// What as many calls that do nothing would have taken: the way there and back.
+    pub null_calls_ns: u64,
 }
 
 /// A way to give a device access to memory, and to take it back.

@@ -93,13 +93,15 @@ pub fn run<D: Dma>(stack: &mut Stack<D>, way: Way, bytes: u64) {
     let (dma_after, traffic_after) = (stack.nic.dma_counts(), stack.nic.traffic());
 
     println!(
-        "nic {} bytes={bytes} us={us} out={} in={} loads={} unloads={} hypercalls={} sleeps={} sum={:#018x}",
+        "nic {} bytes={bytes} us={us} out={} in={} loads={} unloads={} hypercalls={} hypercalls_ns={} null_calls_ns={} sleeps={} sum={:#018x}",
         if way == Way::Send { "send" } else { "receive" },
         traffic_after.sent - traffic.sent,
         traffic_after.received - traffic.received,
         dma_after.loads - dma.loads,
         dma_after.unloads - dma.unloads,
         dma_after.hypercalls - dma.hypercalls,
+        dma_after.hypercalls_ns - dma.hypercalls_ns,
+        dma_after.null_calls_ns - dma.null_calls_ns,
         traffic_after.sleeps - traffic.sleeps,
         cursor.sum,
     );

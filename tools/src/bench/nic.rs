@@ -23,7 +23,7 @@ const MEBIBYTES: u32 = 32;
 /// The meeting of packets with the guest's sleep depends on the host, so runs differ: the middle one counts.
 const ROUNDS: usize = 3;
 /// Of `-icount shift=1`.
-const INSTRUCTIONS_PER_US: f64 = 500.0;
+const INSTRUCTIONS_PER_NS: f64 = 0.5;
 /// The strategies as the manifest names them, the product first.
 const STRATEGIES: [&str; 6] = ["reserve", "magazine", "one-to-one", "bitmap", "per-load", "per-segment"];
 
@@ -40,6 +40,10 @@ pub struct Flow {
     pub unloads: f64,
     /// Calls to the hypervisor for both.
     pub hypercalls: f64,
+    /// Virtual nanoseconds in these calls, as the guest sees them.
+    pub hypercalls_ns: f64,
+    /// The same for as many calls that do nothing.
+    pub null_calls_ns: f64,
     /// Times that the guest had nothing to do.
     pub sleeps: f64,
 }
@@ -51,8 +55,6 @@ pub struct Flows {
     pub send: Flow,
     /// Station to guest.
     pub receive: Flow,
-    /// Virtual microseconds in EL2, of the whole run.
-    pub el2_us: f64,
 }
 
 /// Compares all strategies.
@@ -85,10 +87,22 @@ fn figures(report: &mut Report, name: &str, flows: Flows, identity: Flows) {
         report.figure(&format!("{title}: hypercalls per packet"), flow.hypercalls / flow.packets, "", Limit::None);
     }
     if name != "identity" {
-        let unloads = flows.send.unloads + flows.receive.unloads;
-        let instructions = (flows.el2_us - identity.el2_us) * INSTRUCTIONS_PER_US / unloads;
-        report.figure(&format!("TCP virtio {name}: EL2 per load and unload"), instructions, "insns", Limit::None);
+        calls(report, name, flows);
     }
+}
+
+/// What calls take from the HVC to the instruction after it, and how much of that is the way there and back.
+fn calls(report: &mut Report, name: &str, Flows { send, receive }: Flows) {
+    let both = |of: fn(&Flow) -> f64| of(&send) + of(&receive);
+    let count = both(|flow| flow.hypercalls);
+    let whole = both(|flow| flow.hypercalls_ns) * INSTRUCTIONS_PER_NS;
+    let trap = both(|flow| flow.null_calls_ns) * INSTRUCTIONS_PER_NS;
+    let mut figure = |what: &str, instructions: f64| {
+        report.figure(&format!("TCP virtio {name}: {what}"), instructions, "insns", Limit::None);
+    };
+    figure("EL2 per call, trap", trap / count);
+    figure("EL2 per call, work", (whole - trap) / count);
+    figure("EL2 per load and unload", whole / both(|flow| flow.unloads));
 }
 
 /// Runs the NIC guest with identity, or with the maps that `dmamap` describes; the middle of some runs by both rates.
@@ -136,12 +150,7 @@ fn run_once(bench: &Bench<'_>, name: &str, dmamap: Option<DmamapSection>) -> Res
         let found = machine.lines().iter().find_map(|line| parse(line.split_once(&key)?.1));
         found.with_context(|| format!("no figures of `{way}`:\n{}", machine.tail(20)))
     };
-    let el2_us = machine.lines().iter().find_map(|line| {
-        let (_, text) = line.split_once("vm nic: ")?;
-        text.strip_suffix(" us in EL2")?.parse().ok()
-    });
-    let el2_us = el2_us.with_context(|| format!("no line with the time in EL2:\n{}", machine.tail(20)))?;
-    Ok(Flows { send: flow("send")?, receive: flow("receive")?, el2_us })
+    Ok(Flows { send: flow("send")?, receive: flow("receive")? })
 }
 
 /// The guest's line `bytes=… us=… …`.
@@ -154,6 +163,8 @@ fn parse(text: &str) -> Option<Flow> {
         loads: of("loads")?,
         unloads: of("unloads")?,
         hypercalls: of("hypercalls")?,
+        hypercalls_ns: of("hypercalls_ns")?,
+        null_calls_ns: of("null_calls_ns")?,
         sleeps: of("sleeps")?,
     })
 }
@@ -165,7 +176,7 @@ mod tests {
     /// Would miss: bytes taken for bits, or a figure that the guest calls by another name.
     #[test]
     fn a_guests_line_is_understood() {
-        let line = "bytes=1000000 us=4000 out=700 in=50 loads=749 unloads=740 hypercalls=23 sleeps=4 sum=0x12";
+        let line = "bytes=1000000 us=4000 out=700 in=50 loads=749 unloads=740 hypercalls=23 hypercalls_ns=9 null_calls_ns=5 sleeps=4 sum=0x12";
         let flow = parse(line).expect("all keys are there");
         assert!((flow.mbits - 2000.0).abs() < 1e-9 && (flow.packets - 750.0).abs() < 1e-9);
         assert_eq!(parse("bytes=1 us=1"), None);

@@ -1,10 +1,18 @@
 //! DMA maps of the hypervisor: the device reaches what is loaded, and nothing else.
 
-use bulkhead_bus_dma::{self as bus_dma, Bus, Map, Tag, abi::Handle};
-use bulkhead_guest_tests::dmamap::{Hvc, HvcBus};
+use core::cell::Cell;
+
+use bulkhead_bus_dma::{
+    self as bus_dma, Bus, Hypervisor, Map, Tag,
+    abi::{Function, Handle},
+};
+use bulkhead_guest_tests::{
+    dmamap::{Hvc, HvcBus},
+    heap,
+    sysreg::{CNTFRQ_EL0, CNTVCT_EL0},
+};
 
 use super::{Counts, Direction, Dma, SEGMENTS_MAX, Segment, ring::RawRing};
-use bulkhead_guest_tests::heap;
 
 /// The driver's one channel: what it loads and unloads on both queues goes by one ring.
 const CHANNEL: u8 = 0;
@@ -15,9 +23,44 @@ pub struct Place {
     entry: usize,
 }
 
+/// Calls that do nothing, to take the mean of.
+const NULL_CALLS: u64 = 1000;
+
+/// HVC with a clock: what calls take from here and back, in ticks of the virtual counter.
+#[derive(Default)]
+struct Timed {
+    ticks: Cell<u64>,
+}
+
+impl Timed {
+    /// What a thousand calls for the version take.
+    fn null_calls() -> u64 {
+        let timed = Self::default();
+        for _ in 0..NULL_CALLS {
+            timed.call(Function::Version.id(), &[0; 6]);
+        }
+        timed.ticks.get()
+    }
+}
+
+impl Hypervisor for Timed {
+    fn call(&self, function: u32, arguments: &[u64; 6]) -> [u64; 4] {
+        let start = CNTVCT_EL0.read();
+        let answer = Hvc.call(function, arguments);
+        self.ticks.set(self.ticks.get() + (CNTVCT_EL0.read() - start));
+        answer
+    }
+
+    fn ipa(&self, address: usize) -> u64 {
+        Hvc.ipa(address)
+    }
+}
+
 /// The VM's maps.
 pub struct Maps {
     bus: HvcBus,
+    timed: Timed,
+    null_ticks: u64,
     ring: RawRing,
     counts: Counts,
 }
@@ -27,7 +70,7 @@ impl Maps {
     pub fn new() -> Self {
         let bus = Bus::attach(Hvc, heap::words(1)).unwrap_or_else(|error| panic!("no DMA maps: {error}"));
         let ring = RawRing::setup(&Hvc, CHANNEL).unwrap_or_else(|error| panic!("no ring: {error}"));
-        Self { bus, ring, counts: Counts::default() }
+        Self { bus, timed: Timed::default(), null_ticks: Timed::null_calls(), ring, counts: Counts::default() }
     }
 }
 
@@ -56,7 +99,7 @@ impl Dma for Maps {
     }
 
     fn run(&mut self) {
-        let calls = self.ring.run(&Hvc).unwrap_or_else(|error| panic!("run of the ring: {error:?}"));
+        let calls = self.ring.run(&self.timed).unwrap_or_else(|error| panic!("run of the ring: {error:?}"));
         self.counts.hypercalls += calls;
     }
 
@@ -65,6 +108,11 @@ impl Dma for Maps {
     }
 
     fn counts(&self) -> Counts {
-        self.counts
+        let ns = |ticks: u64| ticks * 1000 / (CNTFRQ_EL0.read() / 1_000_000);
+        Counts {
+            hypercalls_ns: ns(self.timed.ticks.get()),
+            null_calls_ns: ns(self.null_ticks * self.counts.hypercalls / NULL_CALLS),
+            ..self.counts
+        }
     }
 }
