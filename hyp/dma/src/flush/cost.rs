@@ -57,7 +57,7 @@ fn average(old: u32, new: u32) -> u32 {
 /// What a stream's VM has loaded: the translations that a flush of everything could cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Live {
-    /// Pages that are loaded, those in the batch not counted. Where the SMMU's counters or sampled access flags tell
-    /// how many of them are in use, that number.
+    /// Pages that are loaded, those in the batch not counted. Where sampled access flags tell how many of them are in
+    /// use ([`Channel::in_use`](crate::map::Channel::in_use)), that number.
     pub entries: u64,
 }

@@ -11,11 +11,14 @@
 //! Neither bound is exact: the SMMU may set a flag for a speculative access (D8.5.1.2), and it need not show the flag of
 //! an access before the next CMD_SYNC (IHI 0070 3.13.4).
 
-use super::{Channel, record::Kind};
+use super::{Channel, Counters, record::Kind};
 use crate::tree::ZERO;
 
 /// Of so many maps of a channel that hold pages, the first is sampled.
 pub const SAMPLED_EVERY: u64 = 64;
+
+/// Sampled pages that make a share.
+const ENOUGH: u64 = 64;
 
 /// AF of a leaf (DDI 0487 D8.3.1).
 pub(super) const ACCESS_FLAG: u64 = 1 << 10;
@@ -31,6 +34,13 @@ impl Channel<'_> {
     /// Pages that unloads of sampled maps took out, and those of them that were reached; `None` where none is sampled.
     pub const fn sampled(&self) -> Option<(u64, u64)> {
         if self.is_sampling { Some((self.counted.sampled, self.counted.touched)) } else { None }
+    }
+
+    /// Of `pages` pages that are loaded, those that an SMMU is likely to have translations of: all of them until enough
+    /// were sampled, then the share of those that devices reached.
+    pub const fn in_use(&self, pages: u64) -> u64 {
+        let Counters { sampled, touched, .. } = self.counted;
+        if sampled < ENOUGH { pages } else { pages.saturating_mul(touched) / sampled }
     }
 
     /// The kind of the next map of pages.

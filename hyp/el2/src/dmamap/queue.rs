@@ -70,7 +70,7 @@ impl Queue {
             return Ok(false);
         }
         let unloaded = self.policy.counters().pages.wrapping_add(self.channel.batch().pages());
-        let live = Live { entries: self.pages.saturating_sub(unloaded) };
+        let live = Live { entries: self.channel.in_use(self.pages.saturating_sub(unloaded)) };
         let decided = self.policy.decide(self.channel.batch_mut(), live, time::now_us());
         let Some(scope) = decided.or(is_now.then_some(Scope::Context)) else {
             maps.put_off();

@@ -43,6 +43,25 @@ fn what_was_touched_is_counted() {
     }
 }
 
+/// Would miss: a flush policy that counts pages which no device ever looked at, or that believes a handful.
+#[test]
+fn pages_in_use_are_those_that_are_reached() {
+    let (mut machine, handle) = sampled(&MapParams::new(0x1_0000, 1));
+    for round in 0..8 {
+        let in_use = machine.channels[0].in_use(1000);
+        assert_eq!(in_use, if round < 4 { 1000 } else { 250 }, "after {} pages", round * 16);
+        let mut list = [segment(0, 0x1_0000)];
+        machine.load(handle, Direction::Both, &mut list).expect("fits");
+        for page in 0..4 {
+            assert!(machine.touch(list[0].iova.as_u64() + page * 0x4000).is_some());
+        }
+        machine.unload(handle).expect("a map");
+        machine.sync(0);
+    }
+    assert_eq!(machine.channels[0].in_use(u64::MAX), u64::MAX / 128);
+    assert_eq!(machine.channels[1].in_use(1000), 1000);
+}
+
 /// Would miss: a load that an SMMU without access flags faults for, in maps that nobody samples: other maps of the
 /// channel, blocks, every map of another strategy or of a VM that samples nothing.
 #[test]
