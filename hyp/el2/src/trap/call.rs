@@ -12,11 +12,11 @@ pub fn hvc(trapped: &mut Trapped<'_>, immediate: u16) -> Reason {
         trapped.frame.set(0, bulkhead_vdev::psci::NOT_SUPPORTED);
         return Reason::Call;
     }
-    let [x0, x1, x2, x3, x4, x5, x6, ..] = trapped.frame.x;
-    if let Some(answer) = dmamap::call(trapped.cpu, trapped.vm, &[x0, x1, x2, x3, x4, x5, x6]) {
-        for (register, value) in (0..).zip(answer) {
-            trapped.frame.set(register, value);
-        }
+    if let Some(arguments) = trapped.frame.x.first_chunk()
+        && let Some(answer) = dmamap::call(trapped.cpu, trapped.vm, arguments)
+    {
+        let [x0, x1, x2, x3, ..] = &mut trapped.frame.x;
+        [*x0, *x1, *x2, *x3] = answer;
         return Reason::Dma;
     }
     call(trapped);
