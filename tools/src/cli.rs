@@ -131,7 +131,7 @@ pub fn run(cli: &Cli) -> Result<bool> {
         Action::Guest { name } => {
             return scenario::run(workspace, name.as_deref()).map(|summary| summary.print_and_judge());
         }
-        Action::Unit => return suite::unit(workspace),
+        Action::Unit => return Ok(suite::unit(workspace)?.print_and_judge()),
         Action::Test => return suite::all(workspace),
         Action::Lint => return lint::run(workspace),
         Action::Bench { name } => return bench::run(workspace, name.as_deref()),

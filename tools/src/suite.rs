@@ -41,11 +41,20 @@ impl Summary {
     }
 }
 
-/// Runs the host tests. `false` when one fails.
+/// Runs the host tests, and the tests of several CPUs under every interleaving.
 ///
 /// # Errors
 /// When cargo cannot be started.
-pub fn unit(workspace: &Workspace) -> Result<bool> {
+pub fn unit(workspace: &Workspace) -> Result<Summary> {
+    const INTERLEAVINGS: [&str; 4] = ["--package", "bulkhead-dma", "--features", "model"];
+    let mut summary = Summary::default();
+    summary.count("host tests", cargo_test(workspace, &[], &[])?);
+    summary.count("host tests of every interleaving", cargo_test(workspace, &INTERLEAVINGS, &["model"])?);
+    Ok(summary)
+}
+
+/// Runs the tests of some packages whose names contain one of `filter`.
+fn cargo_test(workspace: &Workspace, packages: &[&str], filter: &[&str]) -> Result<Result<(), String>> {
     let has_nextest =
         Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     let mut command = Command::new("cargo");
@@ -55,7 +64,8 @@ pub fn unit(workspace: &Workspace) -> Result<bool> {
     } else {
         command.args(["test", "--quiet", "--no-fail-fast"]);
     }
-    Ok(command.status().context("cargo cannot be started")?.success())
+    let status = command.args(packages).args(filter).status().context("cargo cannot be started")?;
+    Ok(if status.success() { Ok(()) } else { Err("see above".to_owned()) })
 }
 
 /// Runs the host tests, the bare-metal scenarios and the Linux smoke test. `false` when anything fails.
@@ -64,9 +74,7 @@ pub fn unit(workspace: &Workspace) -> Result<bool> {
 /// When a part cannot be run at all.
 pub fn all(workspace: &Workspace) -> Result<bool> {
     setup::ensure(workspace)?;
-    let mut summary = Summary::default();
-    let is_unit_good = unit(workspace)?;
-    summary.count("host tests", is_unit_good.then_some(()).ok_or_else(|| "see above".to_owned()));
+    let mut summary = unit(workspace)?;
     summary.add(scenario::run(workspace, None)?);
     summary.add(smoke::run(workspace)?);
     Ok(summary.print_and_judge())
