@@ -6,6 +6,7 @@ mod exits;
 mod machine;
 mod nic;
 mod size;
+mod strict;
 mod tcp;
 
 use anyhow::Result;
@@ -16,13 +17,14 @@ use machine::Bench;
 /// A figure's place among the others, for `bench NAME`.
 type Figures = (&'static str, fn(&Bench<'_>, &mut Report) -> Result<()>);
 
-const ALL: [Figures; 6] = [
+const ALL: [Figures; 7] = [
     ("size", size::measure),
     ("boot", boot::measure),
     ("exits", exits::measure),
     ("tcp", tcp::measure),
     ("dma-nic", nic::measure),
     ("dma", dma::measure),
+    ("strict", strict::measure),
 ];
 
 /// What a figure should be.

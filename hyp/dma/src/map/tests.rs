@@ -2,6 +2,7 @@
 
 mod attacks;
 mod everyday;
+mod growth;
 mod harness;
 mod random;
 mod sampled;

@@ -1,0 +1,103 @@
+//! Random operations on DMA maps under an edu that replays retired addresses: how many, and what it reached.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Limit, Report,
+    machine::{self, Bench},
+};
+use crate::{
+    build,
+    console::Machine,
+    manifest::schema::{DeviceSection, DmamapSection, MachineSection, Manifest, VmSection},
+    pack::{self, ManifestFiles},
+    qemu::QemuLine,
+};
+
+/// Operations by strategy, the product's first.
+const RUNS: [(&str, u64); 6] = [
+    ("reserve", 1_000_000),
+    ("magazine", 100_000),
+    ("one-to-one", 100_000),
+    ("bitmap", 100_000),
+    ("per-load", 100_000),
+    ("per-segment", 100_000),
+];
+/// QEMU's event for a record of the SMMU.
+const EVENT: &str = "smmuv3_record_event";
+/// Of them for a retired address: an edu's 8 bytes that go nowhere are two accesses of 4.
+const EVENTS_PER_ACCESS: f64 = 2.0;
+
+/// Runs the guest of the scenario `dmamap-strict` longer, with every strategy.
+///
+/// # Errors
+/// When a run does not end, or finds something reached that should not be.
+pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
+    build::guests(bench.workspace)?;
+    for (strategy, operations) in RUNS {
+        run(bench, report, strategy, operations)?;
+    }
+    Ok(())
+}
+
+fn run(bench: &Bench<'_>, report: &mut Report, strategy: &str, operations: u64) -> Result<()> {
+    let maps = DmamapSection {
+        strategy: Some(strategy.to_owned()),
+        maps: Some(64),
+        tables: Some(16),
+        ..DmamapSection::default()
+    };
+    let vm = VmSection {
+        name: "strict".to_owned(),
+        cpus: vec![0],
+        memory: "16 MiB".to_owned(),
+        ram_at: None,
+        kernel: "${guest}/dmamap-strict".to_owned(),
+        initrd: None,
+        cmdline: format!("operations={operations}"),
+        autostart: true,
+        devices: vec![DeviceSection { pci: "0000:00:02.0".to_owned(), dma: "dmamap".to_owned() }],
+        dmamap: Some(maps),
+    };
+    let manifest = Manifest { machine: MachineSection { poweroff_when_all_stopped: true }, vms: vec![vm] };
+    let out = bench.workspace.out();
+    let (path, bundle) = (out.join("bench-strict.toml"), out.join("bench-strict.bundle"));
+    pack::pack_manifest(&manifest, &ManifestFiles::of(bench.workspace, &path).with_fixed_seed(), &path, &bundle)?;
+
+    let logs = out.join("logs");
+    let trace = logs.join(format!("bench-strict-{strategy}.trace"));
+    let mut line = QemuLine::virt("virt,gic-version=3,iommu=smmuv3,virtualization=on,dtb-randomness=off", 1, "512M");
+    line.headless().exact().boot(&bench.hypervisor.image, &bundle);
+    line.option("-device", "edu,addr=02.0,dma_mask=0xffffffffffffffff");
+    line.option("-trace", EVENT).option("-D", &trace.to_string_lossy());
+    let mut machine = Machine::start(&line, &logs.join(format!("bench-strict-{strategy}.log")))?;
+    machine::run_to_end(&mut machine)?;
+
+    let lines = machine.lines();
+    let counts = lines.iter().find_map(|line| line.split_once("[strict] strict "));
+    let (_, counts) = counts.with_context(|| format!("no line with counts:\n{}", machine.tail(20)))?;
+    let counts = machine::parse_counts(counts);
+    let of = |key: &str| counts.get(key).copied().with_context(|| format!("`{key}` was not counted"));
+    ensure!(lines.iter().any(|line| line.ends_with("[strict] done")), "it did not end:\n{}", machine.tail(20));
+    let failed = lines.iter().filter(|line| line.contains("FAIL")).count();
+    let title = |what: &str| format!("strict {strategy}: {what}");
+    report.figure(&title("random operations"), of("operations")?, "", Limit::None);
+    report.figure(&title("accesses to loaded addresses"), of("loaded")?, "", Limit::None);
+    report.figure(&title("accesses to retired addresses"), of("retired")?, "", Limit::None);
+    report.figure(&title("checks failed"), f64::from(u32::try_from(failed)?), "", Limit::AtMost(0.0));
+    let each = f64::from(count_events(&trace)?) / of("retired")?;
+    report.figure(&title("F_TRANSLATION events by retired access"), each, "", Limit::AtLeast(EVENTS_PER_ACCESS));
+    Ok(())
+}
+
+fn count_events(trace: &Path) -> Result<u32> {
+    let file = File::open(trace).with_context(|| format!("no trace in {}", trace.display()))?;
+    let lines = BufReader::new(file).lines().map_while(Result::ok);
+    Ok(u32::try_from(lines.filter(|line| line.contains(EVENT) && line.contains("F_TRANSLATION")).count())?)
+}
