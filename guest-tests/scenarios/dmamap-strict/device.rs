@@ -1,4 +1,4 @@
-//! The edu: writes and reads of one word, and whether they went where they should.
+//! The edu: writes and reads of one word of 4 bytes, one access each, and whether they went where they should.
 
 use core::fmt;
 
@@ -21,15 +21,17 @@ const TIMER: u32 = 27;
 /// Longer than a transfer.
 const REST_US: u64 = 101_000;
 /// What is sent where nothing may arrive, and what stands there.
-const BAD: u64 = 0xbad0_bad0_bad0_bad0;
-const SAFE: u64 = 0x5afe_5afe_5afe_5afe;
+const BAD: u32 = 0xbad0_bad0;
+const SAFE: u32 = 0x5afe_5afe;
 /// What is sent to loaded memory, and what stands there before.
-const GOOD: u64 = 0x600d_600d_600d_600d;
-const BEFORE: u64 = 0xbef0_bef0_bef0_bef0;
+const GOOD: u32 = 0x600d_600d;
+const BEFORE: u32 = 0xbef0_bef0;
+/// Bytes of a word.
+pub const WORD: u64 = 4;
 /// Where in the edu's buffer words are: the two to be sent, and what was read.
 const BAD_AT: u64 = 0;
-const GOOD_AT: u64 = 8;
-const READ_AT: u64 = 16;
+const GOOD_AT: u64 = WORD;
+const READ_AT: u64 = 2 * WORD;
 
 /// Stops the timer that ended a sleep.
 pub fn on_interrupt(intid: u32) {
@@ -40,7 +42,7 @@ pub fn on_interrupt(intid: u32) {
 
 /// Whether nothing that was sent to retired addresses is anywhere.
 pub fn is_clean(at: u64, bytes: u64) -> bool {
-    (at..at + bytes).step_by(8).all(|at| mem::read64(at) != BAD)
+    (at..at + bytes).step_by(4).all(|at| mem::read32(at) != BAD)
 }
 
 /// The device with maps of its own.
@@ -62,8 +64,8 @@ impl Device {
     /// Two pages at `at` and two maps of channel 0 are its own.
     pub fn new(bus: &HvcBus, at: u64) -> Self {
         gic::set(TIMER, Bank::Enable);
-        mem::write64(at + BAD_AT, BAD);
-        mem::write64(at + GOOD_AT, GOOD);
+        mem::write32(at + BAD_AT, BAD);
+        mem::write32(at + GOOD_AT, GOOD);
         let load = |ipa, direction| {
             let map = Map::create(bus, 0, &Tag::single(PAGE)).unwrap_or_else(|error| panic!("create: {error}"));
             map.load(bus, direction, Span { ipa, bytes: PAGE }).unwrap_or_else(|refused| panic!("load: {refused}"))
@@ -79,7 +81,7 @@ impl Device {
             wrong_loaded: 0,
             wrong_retired: 0,
         };
-        device.edu.start_read(device.words.iova(), 0, 16);
+        device.edu.start_read(device.words.iova(), 0, 2 * WORD);
         device.rest();
         device
     }
@@ -111,29 +113,29 @@ impl Device {
     }
 
     fn writes(&self, iova: u64, offset: u64) {
-        self.edu.start_write(iova, offset, 8);
+        self.edu.start_write(iova, offset, WORD);
         self.rest();
     }
 
     /// What the device gets at an address.
-    fn reads(&mut self, iova: u64) -> u64 {
+    fn reads(&mut self, iova: u64) -> u32 {
         self.reads += 1;
-        self.edu.start_read(iova, READ_AT, 8);
+        self.edu.start_read(iova, READ_AT, WORD);
         self.rest();
-        mem::write64(self.result_at, !SAFE);
+        mem::write32(self.result_at, !SAFE);
         self.writes(self.result.iova(), READ_AT);
-        mem::read64(self.result_at)
+        mem::read32(self.result_at)
     }
 
     /// A loaded address: the device does what the direction says, and nothing else.
     pub fn try_loaded(&mut self, place: &Place, random: &mut Random) {
         self.loaded += 1;
-        mem::write64(place.ipa, BEFORE);
+        mem::write32(place.ipa, BEFORE);
         let (may, did) = if random.below(4) == 0 {
             (place.direction != Direction::DeviceWrites, self.reads(place.iova) == BEFORE)
         } else {
             self.writes(place.iova, GOOD_AT);
-            (place.direction != Direction::DeviceReads, mem::read64(place.ipa) == GOOD)
+            (place.direction != Direction::DeviceReads, mem::read32(place.ipa) == GOOD)
         };
         self.wrong_loaded += u64::from(may != did);
     }
@@ -141,13 +143,13 @@ impl Device {
     /// A retired address: the device reaches nothing.
     pub fn try_retired(&mut self, place: &Place, random: &mut Random) {
         self.retired += 1;
-        mem::write64(place.ipa, SAFE);
+        mem::write32(place.ipa, SAFE);
         if random.below(4) == 0 {
             self.wrong_retired += u64::from(self.reads(place.iova) == SAFE);
         } else {
             self.writes(place.iova, BAD_AT);
         }
-        self.wrong_retired += u64::from(mem::read64(place.ipa) != SAFE);
+        self.wrong_retired += u64::from(mem::read32(place.ipa) != SAFE);
     }
 }
 

@@ -8,6 +8,8 @@ use bulkhead_guest_tests::{
     random::Random,
 };
 
+use super::device::WORD;
+
 const PAGE: u64 = 4096;
 const CHANNEL: u8 = 1;
 const SLOTS: usize = 48;
@@ -179,7 +181,7 @@ impl Maps {
     /// Remembers a word of each piece.
     fn retire(&mut self, loaded: &Loaded<Packet>, direction: Direction, random: &mut Random) {
         for segment in loaded.segments() {
-            let offset = 8 * random.below(segment.bytes / 8);
+            let offset = WORD * random.below(segment.bytes / WORD);
             let place = Place { iova: segment.iova + offset, ipa: segment.ipa + offset, direction };
             self.retired[self.at % RETIRED] = Some(place);
             self.at = self.at.wrapping_add(1);
@@ -196,7 +198,7 @@ impl Maps {
         let (loaded, direction) = loaded?;
         let segments = loaded.segments();
         let segment = segments[random.below(segments.len() as u64) as usize];
-        let offset = 8 * random.below(segment.bytes / 8);
+        let offset = WORD * random.below(segment.bytes / WORD);
         Some(Place { iova: segment.iova + offset, ipa: segment.ipa + offset, direction })
     }
 

