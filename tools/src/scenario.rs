@@ -113,11 +113,33 @@ fn run_one(workspace: &Workspace, hypervisor: &Hypervisor, scenario: &Path) -> R
         tree::write(&line, &settings.node, &path)?;
         line.option("-dtb", &path.to_string_lossy());
     }
-    let log = workspace.out().join("logs").join(format!("guest-{name}.log"));
+    let logs = workspace.out().join("logs");
+    let (log, trace) = (logs.join(format!("guest-{name}.log")), logs.join(format!("guest-{name}.trace")));
+    if !settings.forbidden_events.is_empty() {
+        for event in &settings.forbidden_events {
+            line.option("-trace", event);
+        }
+        line.option("-D", &trace.to_string_lossy());
+    }
     let mut machine = Machine::start(&line, &log)?;
     let must_power_off = manifest.machine.poweroff_when_all_stopped && settings.bundle.is_none();
     watch(&mut machine, &expectation, &settings, must_power_off)
-        .map_err(|reason| anyhow::anyhow!("{reason}\n{}", machine.tail(25)))
+        .map_err(|reason| anyhow::anyhow!("{reason}\n{}", machine.tail(25)))?;
+    drop(machine);
+    check_trace(&settings, &trace)
+}
+
+/// Fails with the first event that must not have come.
+fn check_trace(settings: &Settings, trace: &Path) -> Result<()> {
+    if settings.forbidden_events.is_empty() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(trace).with_context(|| format!("no trace in {}", trace.display()))?;
+    let is_forbidden = |line: &&str| settings.forbidden_events.iter().any(|event| line.contains(event.as_str()));
+    match text.lines().find(is_forbidden) {
+        Some(line) => anyhow::bail!("QEMU traced what must not come: {line}"),
+        None => Ok(()),
+    }
 }
 
 /// Follows the console until everything has come and the machine is off, and types what is to be typed.
@@ -137,6 +159,7 @@ fn watch(
             (Event::Line(line), _) => {
                 expectation.see(&mut progress, &line)?;
                 if let Some(keys) = keys.next_if(|keys| keys.after().matches(&line)) {
+                    thread::sleep(Duration::from_millis(keys.pause_ms));
                     machine.send(&keys.send).map_err(|error| format!("{:?} could not be typed: {error}", keys.send))?;
                 }
             }

@@ -1,4 +1,5 @@
 //! Dies with a thousand loaded maps and DMA under way, again and again: the device is quiet first, and nothing leaks.
+//! With `end=stop` it waits to be stopped instead, its device at work.
 #![no_std]
 #![no_main]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers, 64-bit addresses")]
@@ -61,6 +62,12 @@ fn main() {
     let first = load_all(&bus, target);
     check!(bus.counter(Counter::Maps) == Ok(MAPS + 2), "a thousand maps are loaded");
     check!(probe.reaches(first, target, PAGE), "the first of them is there");
+    if params::argument("end") == Some("stop") {
+        println!("waits to be stopped");
+        loop {
+            edu.write(first, 0, BUFFER_BYTES);
+        }
+    }
     if seconds() >= params::number("until", 12) {
         println!("enough deaths");
         return;

@@ -5,6 +5,7 @@ use core::{fmt, mem};
 use bulkhead_bus_dma::{Buffers, Direction, Done, Hypervisor, Loaded, Map, Ring, Span, Tag};
 use bulkhead_guest_tests::{
     dmamap::{self, HvcBus},
+    println,
     random::Random,
 };
 
@@ -21,6 +22,7 @@ const RETIRED: usize = 512;
 pub const ARENA_BYTES: u64 = 0x10_0000;
 
 /// Up to four pieces of memory.
+#[derive(Debug)]
 pub struct Packet {
     spans: [Span; 4],
     count: usize,
@@ -160,7 +162,8 @@ impl Maps {
             self.slots[place] = match self.ring.take() {
                 Some(Done::Loaded(loaded)) => Slot::Loaded(loaded, direction),
                 Some(Done::Unloaded(map, _)) => Slot::Created(map),
-                _ => {
+                other => {
+                    println!("FAIL: {other:?}");
                     self.refused += 1;
                     Slot::Empty
                 }
@@ -168,11 +171,11 @@ impl Maps {
         }
     }
 
-    /// One to four pieces of words, a page all together at most four times.
+    /// One to four pieces of words, none longer than a page: at most as many pages as a map has room for.
     fn packet(&self, random: &mut Random) -> Packet {
         let count = 1 + random.below(4) as usize;
         let spans = [(); 4].map(|()| {
-            let bytes = 8 + 8 * random.below(4 * PAGE / 8 / count as u64 - 1);
+            let bytes = 8 + 8 * random.below(PAGE / 8 - 1);
             Span { ipa: self.arena + 8 * random.below((ARENA_BYTES - bytes) / 8), bytes }
         });
         Packet { spans, count }

@@ -61,7 +61,7 @@ fn run(bench: &Bench<'_>, report: &mut Report, strategy: &str, operations: u64) 
         ram_at: None,
         kernel: "${guest}/dmamap-strict".to_owned(),
         initrd: None,
-        cmdline: format!("operations={operations}"),
+        cmdline: format!("operations={operations} strategy={strategy}"),
         autostart: true,
         devices: vec![DeviceSection { pci: "0000:00:02.0".to_owned(), dma: "dmamap".to_owned() }],
         dmamap: Some(maps),

@@ -38,6 +38,9 @@ pub struct Settings {
     /// Nodes that the machine's device tree has beside QEMU's. Default: none.
     #[serde(default)]
     pub node: Vec<ExtraNode>,
+    /// QEMU's trace events that must not come. Default: none is looked for.
+    #[serde(default)]
+    pub forbidden_events: Vec<String>,
     /// Further arguments for QEMU, from `qemu.args`: words, `#` begins a comment.
     #[serde(skip)]
     pub qemu_arguments: Vec<String>,
@@ -51,6 +54,9 @@ pub struct Keys {
     after: String,
     /// What is typed.
     pub send: String,
+    /// Milliseconds from the line to the keys. Default: 0.
+    #[serde(default)]
+    pub pause_ms: u64,
 }
 
 impl Keys {
