@@ -51,6 +51,14 @@ pub enum PlaceError {
         /// What is there.
         reserved: AddrRange<PhysAddr>,
     },
+    /// Over registers of an SMMU or of its counter groups, in a machine whose memory node covers them.
+    #[error("memory {wanted} lies over registers of an smmu at {registers}: move it, or leave its address out")]
+    OverRegisters {
+        /// Where it should lie.
+        wanted: AddrRange<PhysAddr>,
+        /// What is there.
+        registers: AddrRange<PhysAddr>,
+    },
     /// Over another VM.
     #[error("memory {wanted} lies over that of vm {other} at {range}: move one, or leave its address out")]
     OverVm {
@@ -105,7 +113,14 @@ impl Occupied<'_> {
     fn ranges(&self) -> impl Iterator<Item = AddrRange<PhysAddr>> {
         let kept = self.inventory.kept.iter().map(|kept| kept.range);
         let reserved = self.inventory.machine.reserved.iter().map(|reserved| reserved.range);
-        kept.chain(reserved).chain(self.ledger.plans.iter().map(|plan| plan.ram))
+        kept.chain(reserved).chain(self.registers()).chain(self.ledger.plans.iter().map(|plan| plan.ram))
+    }
+
+    /// Registers that decide what devices reach, or tell of it.
+    fn registers(&self) -> impl Iterator<Item = AddrRange<PhysAddr>> {
+        let machine = self.inventory.machine;
+        let groups = machine.pmcgs.iter().flat_map(|group| [Some(group.registers), group.counters]).flatten();
+        machine.smmus.iter().map(|smmu| smmu.registers).chain(groups)
     }
 
     fn check(&self, start: PhysAddr, size_bytes: u64) -> Result<AddrRange<PhysAddr>, PlaceError> {
@@ -122,6 +137,9 @@ impl Occupied<'_> {
         }
         if let Some(reserved) = machine.reserved.iter().find(|reserved| reserved.range.overlaps(wanted)) {
             return Err(PlaceError::OverReserved { wanted, reserved: reserved.range });
+        }
+        if let Some(registers) = self.registers().find(|registers| registers.overlaps(wanted)) {
+            return Err(PlaceError::OverRegisters { wanted, registers });
         }
         match self.ledger.plans.iter().find(|plan| plan.ram.overlaps(wanted)) {
             Some(plan) => Err(PlaceError::OverVm { wanted, other: plan.name, range: plan.ram }),

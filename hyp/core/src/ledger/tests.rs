@@ -193,6 +193,32 @@ fn refuses_memory_that_is_not_free() {
     );
 }
 
+/// Would miss: a VM that is given a counter group, or an SMMU, as RAM, where the memory node covers their registers.
+#[test]
+fn refuses_memory_that_is_registers() {
+    let world = World::new(vec![], |tree| {
+        let group = [
+            ("compatible", Is::Text("arm,smmu-v3-pmcg")),
+            ("reg", Is::Cells(&[0, 0x9000_0000, 0, 0x1000, 0, 0x9020_0000, 0, 0x1000])),
+        ];
+        tree.root.add_child(node("pmu@90000000", &group));
+        let smmu = [("compatible", Is::Text("arm,smmu-v3")), ("reg", Is::Cells(&[0, 0x9060_0000, 0, 0x2_0000]))];
+        tree.root.add_child(node("iommu@90600000", &smmu));
+    });
+    let place = |start| {
+        world.error(|record| {
+            set_devices(record, &[]);
+            (record.ram_phys, record.ram_bytes) = (start, 2 * MIB);
+        })
+    };
+    for (start, registers) in [(0x9000_0000, 0x1000), (0x9020_0000, 0x1000), (0x9060_0000, 0x2_0000)]
+        .map(|(start, bytes)| (start, range(start, bytes)))
+    {
+        let PlanError::Memory(error) = place(start) else { panic!("{start:#x}") };
+        assert!(matches!(error, PlaceError::OverRegisters { registers: found, .. } if found == registers), "{error}");
+    }
+}
+
 #[test]
 fn refuses_memory_of_another_vm() {
     let world = World::nics();
