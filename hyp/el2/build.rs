@@ -5,7 +5,9 @@ fn main() {
     let script = format!("{manifest}/../../linker/hyp.ld");
     println!("cargo::rerun-if-changed={script}");
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
-        for argument in ["-pie", "--no-dynamic-linker", "-znorelro", "-zmax-page-size=4096", "--orphan-handling=warn"] {
+        for argument in
+            ["-pie", "--no-dynamic-linker", "-znorelro", "-zmax-page-size=4096", "--orphan-handling=warn", "--icf=all"]
+        {
             println!("cargo::rustc-link-arg-bins={argument}");
         }
         println!("cargo::rustc-link-arg-bins=-T{script}");

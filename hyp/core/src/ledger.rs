@@ -104,6 +104,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Plans every VM of `bundle`: those with a fixed place for their RAM first, then the others, largest first.
+    #[inline(never)]
     pub fn plan(bundle: &Bundle<'_>, inventory: &Inventory<'_>) -> Self {
         let mut ledger = Self::default();
         // Insertion keeps every list in order: there are eight VMs at most, and the library's sort is 3 KiB of text a type.
@@ -121,6 +122,7 @@ impl Ledger {
         ledger
     }
 
+    #[inline(never)]
     fn plan_vm(&self, vm: &Vm, inventory: &Inventory<'_>) -> Result<VmPlan, PlanError> {
         let cpus = self.plan_cpus(vm, inventory.machine)?;
         let devices = device::plan(self, vm, inventory)?;

@@ -4,8 +4,9 @@ use core::fmt;
 
 use crate::bundle::NAME_BYTES;
 
-/// A name that was checked: ASCII letters, digits and hyphens, never empty.
+/// A name that was checked: ASCII letters, digits and hyphens, never empty. Aligned so that it is moved by words.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(align(8))]
 pub struct Name {
     bytes: [u8; NAME_BYTES],
     length: u8,

@@ -64,6 +64,7 @@ pub trait ConfigSpace {
 
 /// Why a segment could not be enumerated. What one function alone lacks is its [`PciDevice::fault`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[repr(u64)]
 pub enum PciError {
     /// More functions than there is room for.
     #[error("PCI function {0} is one too many: this hypervisor has room for {PCI_DEVICES_MAX}")]
@@ -85,6 +86,7 @@ pub enum PciError {
 ///
 /// Afterwards no function masters the bus or decodes addresses, every memory BAR has an address of its own pages,
 /// bridges have their buses and windows (and do not forward yet, see [`open_path`]), groups are known.
+#[inline(never)]
 pub fn enumerate(config: &mut impl ConfigSpace, host: &PciHost, devices: &mut PciDevices) -> Result<(), PciError> {
     scan::silence_root_bus(config, host);
     let first = devices.len();

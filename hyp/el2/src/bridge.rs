@@ -50,6 +50,7 @@ fn with_config<R>(f: impl FnOnce(&mut Ecam) -> R) -> Option<R> {
 
 /// Why a VM's functions cannot be used.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum BridgeError {
     /// The function is not there.
     #[error("PCI function {0} is not there")]

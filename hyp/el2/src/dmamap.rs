@@ -41,6 +41,7 @@ const _: () = assert!(CHANNELS as u64 == bulkhead_abi::CHANNELS);
 
 /// Why a VM cannot have DMA maps.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum MapsError {
     /// The frame pool is too small.
     #[error(

@@ -26,6 +26,7 @@ static GIC: Mutex<Option<GicV3<'static>>> = Mutex::new(None);
 
 /// What went wrong with the GIC.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum GicError {
     /// The driver refused the registers.
     #[error("the GIC at {0} does not answer as a GICv3")]

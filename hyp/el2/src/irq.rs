@@ -93,6 +93,8 @@ fn deliver(cpu: &PerCpu, vm: &Vm, vcpu: usize, interrupt: IntId) -> bool {
     true
 }
 
+/// Apart, so that a guest's own interrupt does not pay for its registers and its stack.
+#[inline(never)]
 fn own(cpu: &'static PerCpu, interrupt: IntId) {
     if interrupt == gic::KICK {
         if panic::is_panicking() {

@@ -50,6 +50,8 @@ fn move_on() {
 }
 
 /// The UART's interrupt: bytes go to whoever has the keyboard.
+#[cold]
+#[inline(never)]
 pub fn interrupt() {
     // First, so that a byte that comes after the last read raises the line again.
     let _ = console::with_uart(|uart| uart.acknowledge());

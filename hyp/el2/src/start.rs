@@ -1,4 +1,6 @@
 //! Takes the machine over, in the order that keeps devices out: PCI silent, SMMUs in abort, then CPUs and VMs.
+//!
+//! Each phase has a frame of its own and gives it back: inlined, they would all lie in one of 180 KiB on the boot CPU's stack.
 
 mod cpus;
 mod pmcgs;
@@ -70,6 +72,7 @@ fn banner(machine: &Machine) {
     }
 }
 
+#[inline(never)]
 fn interrupt_controller(machine: &Machine) -> GicV3 {
     let gic = match &machine.gic {
         Some(Gic::V3(gic)) => gic.clone(),
@@ -94,6 +97,7 @@ fn interrupt_controller(machine: &Machine) -> GicV3 {
 }
 
 /// Rule 2's first half: no function masters the bus when this returns, then each gets its addresses.
+#[inline(never)]
 fn silence_pci(machine: &'static Machine) {
     for host in &machine.pci_hosts {
         if let Err(problem) = memory::map(host.ecam, Access::Configuration) {
@@ -111,6 +115,7 @@ fn silence_pci(machine: &'static Machine) {
     bridge::install(ecam, devices);
 }
 
+#[inline(never)]
 fn open_bundle(machine: &Machine) {
     let Some(range) = machine.initrd else {
         boot::fail(format_args!(

@@ -74,6 +74,7 @@ pub struct GuestTables {
 
 /// Why a VM's tables could not be made.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum TablesError {
     /// The pool is exhausted.
     #[error("no frame is left in the hypervisor's pool for its tables: fewer VMs or devices")]

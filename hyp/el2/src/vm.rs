@@ -372,8 +372,8 @@ impl Vm {
 static VMS: [Once<Vm>; VMS_MAX] = [const { Once::new() }; VMS_MAX];
 
 /// Makes a VM known.
-pub fn register(vm: Vm) -> Option<&'static Vm> {
-    VMS.get(vm.id.index()).map(|slot| slot.call_once(|| vm))
+pub fn register(parts: Parts) -> Option<&'static Vm> {
+    VMS.get(parts.id.index()).map(|slot| slot.call_once(|| Vm::new(parts)))
 }
 
 /// Every VM that could be made.

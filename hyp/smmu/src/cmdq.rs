@@ -14,6 +14,7 @@ use crate::{
 
 /// CMDQ_CONS.ERR: why the SMMU stopped at a command (7.1, table 7-1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
 pub enum CommandError {
     /// CERROR_NONE: an error with no reason given.
     None,

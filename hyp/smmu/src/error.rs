@@ -9,6 +9,7 @@ use crate::{cmdq::CommandError, command::Command, features::FeatureError, ste::S
 
 /// Why the driver could not do what was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum Error {
     /// The SMMU lacks something that isolation needs.
     #[error(transparent)]

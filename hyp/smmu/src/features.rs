@@ -6,6 +6,7 @@ use crate::registers::{AIDR, IDR0, IDR1, IDR3, IDR5};
 
 /// Why an SMMU cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum FeatureError {
     /// IDR0.S2P is 0.
     #[error("the smmu has no stage 2 (IDR0 {idr0:#x})")]

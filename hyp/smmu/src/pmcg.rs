@@ -46,6 +46,7 @@ const PAIRS_MAX: usize = 4;
 
 /// Why a group cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum PmcgError {
     /// Secure firmware hides it (SCR.NSRA), or the size of its counters is reserved.
     #[error("the counter group is hidden or unknown (PMCG_CFGR {cfgr:#x})")]

@@ -53,6 +53,7 @@ pub(crate) const S2TTB: u64 = 0x0000_ffff_ffff_f000;
 
 /// Why a stage 2 cannot be put into a stream table entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum S2Error {
     /// The input size is not one that a single root table at level 1 covers, or past what the SMMU takes in.
     #[error("a table for {ipa_bits} address bits: {min} to {max} are possible")]

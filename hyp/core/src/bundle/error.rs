@@ -12,6 +12,7 @@ use crate::{
 
 /// Why a file is no bundle that can be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[repr(u64)]
 pub enum BundleError {
     /// The first eight bytes are not [`super::MAGIC`].
     #[error("bundle starts with {0:#018x}, not BULKHEAD: pass the file that `pack` wrote as the initrd")]
@@ -59,6 +60,7 @@ pub enum BundleError {
 
 /// What is wrong with one VM's record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[repr(u64)]
 pub enum RecordError {
     /// No vCPU or too many.
     #[error("has {0} cpus: give it 1 to {VCPUS_MAX}")]
@@ -121,6 +123,7 @@ pub enum RecordError {
 
 /// What is wrong with the settings of a VM's DMA maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[repr(u64)]
 pub enum DmamapFault {
     /// A strategy that this version does not have.
     #[error("strategy {0} is unknown: pack the bundle again with the same release")]

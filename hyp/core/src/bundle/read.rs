@@ -50,6 +50,7 @@ impl<'a> Bundle<'a> {
         Ok(bundle)
     }
 
+    #[inline(never)]
     fn read_vms(&mut self, body: &[u8], count: usize, total: u64) -> Result<(), BundleError> {
         let records_end = u64::try_from(HEADER_BYTES + count * RECORD_BYTES).unwrap_or(u64::MAX);
         let mut rest = body;

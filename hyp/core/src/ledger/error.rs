@@ -11,6 +11,7 @@ use crate::{
 
 /// Why a VM is not started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[repr(u64)]
 pub enum PlanError {
     /// A CPU that the machine does not have.
     #[error("{cpu} does not exist: the machine has cpu0 to cpu{last}, choose one of them", last = .count.saturating_sub(1))]

@@ -20,6 +20,7 @@ pub struct Kept {
 
 /// Why RAM cannot be placed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[repr(u64)]
 pub enum PlaceError {
     /// Not on a 2 MiB boundary.
     #[error("memory at {0} is not on a 2 MiB boundary: move it, or leave its address out")]

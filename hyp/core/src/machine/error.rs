@@ -6,6 +6,7 @@ use thiserror::Error;
 
 /// Why bytes are no device tree that can be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[repr(u64)]
 pub enum MachineError {
     /// Not the magic number of a flattened device tree.
     #[error("device tree starts with {0:#010x}, not 0xd00dfeed: start with the address of a DTB in x0")]

@@ -158,6 +158,7 @@ pub enum FunctionReset {
 
 /// Why a function cannot be given to a VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[repr(u64)]
 pub enum DeviceFault {
     /// A BAR whose size bits are no size.
     #[error("BAR {bar} answers {mask:#x} to sizing, which is no size: the device is broken")]

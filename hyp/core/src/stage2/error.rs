@@ -7,6 +7,7 @@ use crate::addr::PhysAddr;
 
 /// Why a mapping could not be made or removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[repr(u64)]
 pub enum Stage2Error {
     /// A tree of a size that one root page at level 1 cannot have.
     #[error("input addresses of {0} bits: a stage-2 tree translates {IPA_BITS_MIN} to {IPA_BITS_MAX}")]

@@ -18,6 +18,7 @@ pub struct Walker {
 
 /// Why an SMMU did not flush.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum WalkerError {
     /// What the driver says.
     #[error(transparent)]

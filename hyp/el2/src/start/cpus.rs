@@ -35,6 +35,7 @@ static NOT_HARDENED: AtomicUsize = AtomicUsize::new(0);
 
 /// Why a CPU cannot be used.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum StartError {
     /// The pool is exhausted.
     #[error("no frame is left in the hypervisor's pool for its stack")]
@@ -69,6 +70,7 @@ fn new_cpu(id: CpuId, mpidr: Mpidr) -> Result<&'static PerCpu, StartError> {
 }
 
 /// Gives the boot CPU its block.
+#[inline(never)]
 pub fn boot_cpu(machine: &Machine) {
     let own = boot::own_mpidr();
     let Some(index) = machine.cpus.iter().position(|cpu| cpu.mpidr == own) else {
@@ -109,6 +111,7 @@ pub fn cpu(cpu: &'static PerCpu) -> Result<(), StartError> {
 }
 
 /// Starts every other CPU by PSCI, one after the other. One that does not come is left out, and said.
+#[inline(never)]
 pub fn start_others(machine: &Machine) {
     for (index, described) in machine.cpus.iter().enumerate() {
         let id = CpuId(u8::try_from(index).unwrap_or(u8::MAX));
@@ -132,6 +135,7 @@ pub fn start_others(machine: &Machine) {
     }
 }
 
+#[inline(never)]
 fn start_other(id: CpuId, mpidr: Mpidr) -> Result<(), StartError> {
     let cpu = new_cpu(id, mpidr)?;
     let registers = memory::registers().ok_or(StartError::NoMemory)?;
@@ -167,6 +171,7 @@ fn start_other(id: CpuId, mpidr: Mpidr) -> Result<(), StartError> {
 }
 
 /// The hypervisor's interrupts.
+#[inline(never)]
 pub fn sources(machine: &Machine, gic: &GicV3) -> heapless::Vec<(IntId, Source), 32> {
     let mut sources = heapless::Vec::new();
     let mut add = |interrupt: Option<Interrupt>, source| {

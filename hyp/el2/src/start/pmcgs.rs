@@ -40,6 +40,7 @@ pub fn start(machine: &Machine) {
 /// Why nothing is shown of an SMMU's TLB.
 pub const NEITHER: &str = "no counter group (PMCG) in the device tree, no hardware access flags (IDR0.HTTU 0)";
 
+#[inline(never)]
 fn start_one(machine: &Machine, id: SmmuId, described: &Described) {
     let at = described.registers.start();
     for range in [Some(described.registers), described.counters].into_iter().flatten() {

@@ -14,6 +14,7 @@ use crate::{
 };
 
 /// Takes every SMMU over: when this returns, each that is in use aborts every stream.
+#[inline(never)]
 pub fn take_over(machine: &Machine) {
     if machine.smmus.is_empty() {
         error!("the device tree has no SMMU: no device can be given to a VM");

@@ -26,11 +26,12 @@ use crate::{
     reach::Reach,
     smmu, sysreg,
     tables::{GuestTables, Spares, TablesError},
-    vm::{self, Device, Parts, Vm},
+    vm::{self, Device, Parts},
 };
 
 /// Why a VM that the ledger allows could not be made.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
+#[repr(u64)]
 enum MakeError {
     #[error(transparent)]
     Tables(#[from] TablesError),
@@ -55,6 +56,7 @@ struct Sizes {
 }
 
 /// Plans and makes every VM of the bundle.
+#[inline(never)]
 pub fn create(machine: &'static Machine, dtb: AddrRange<PhysAddr>) {
     let abilities = abilities(machine);
     let sizes = sizes(&abilities, machine);
@@ -115,6 +117,7 @@ fn is_any_not_coherent(machine: &Machine) -> bool {
     })
 }
 
+#[inline(never)]
 fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
     for cpu in &plan.cpus {
         if percpu::of(*cpu).is_none_or(|cpu| !cpu.is_online.load(core::sync::atomic::Ordering::Acquire)) {
@@ -162,6 +165,7 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
 }
 
 /// What the VM's devices reach: nothing until the first attach, then its RAM, or what its maps hold.
+#[inline(never)]
 fn reach(plan: &VmPlan, ram: AddrRange<Ipa>, bits: (u8, u8), must_clean: bool) -> Result<Reach, MakeError> {
     let (phys, vmid) = (plan.ram.start(), plan.vmid);
     let Some(settings) = plan.dmamap else {
@@ -186,8 +190,9 @@ fn answer(function: u32) -> i32 {
     firmware::arch_feature(function).and_then(|answer| i32::try_from(answer).ok()).unwrap_or(-1)
 }
 
+#[inline(never)]
 fn announce(parts: Parts) {
-    let Some(vm) = vm::register(Vm::new(parts)) else { return };
+    let Some(vm) = vm::register(parts) else { return };
     if let Some(maps) = vm.dma.maps() {
         let settings = maps.settings();
         info!(
@@ -237,6 +242,7 @@ impl core::fmt::Display for Pin<'_> {
 }
 
 /// What is left in abort: every endpoint that belongs to nobody.
+#[inline(never)]
 fn report_unassigned(ledger: &Ledger) {
     let free = |device: &&PciDevice| device.bridge.is_none() && ledger.owner_of_function(device.function).is_none();
     for device in bridge::devices().iter().filter(free) {

@@ -21,6 +21,7 @@ pub enum BarWidth {
 
 /// Why a BAR cannot be given to a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[repr(u64)]
 pub enum BarError {
     /// PCI has powers of two from 16 bytes on.
     #[error("BAR size {0:#x} is not a power of two of at least 16")]
