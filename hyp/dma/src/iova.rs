@@ -14,7 +14,7 @@ mod tests;
 use thiserror::Error;
 
 use self::{
-    bins::Bins,
+    bins::{Bins, HOLE_MAX},
     node::{FREE, NONE},
 };
 pub use self::{fit::Wish, node::Node};
@@ -118,32 +118,37 @@ impl<'t> Iovas<'t> {
     }
 
     /// Takes a lease. On error nothing has changed.
-    #[inline(always)]
     pub fn take(&mut self, wish: &Wish, owner: u32) -> Result<Lease, IovaError> {
-        match self.take_hole(wish, owner) {
-            Some(lease) => Ok(lease),
-            None => self.take_part(wish, owner),
+        if let Some((at, first)) = self.hole(wish.pages, wish.limit)
+            && wish.place(first, first.wrapping_add(wish.pages)) == Some(first)
+        {
+            return Ok(self.take_hole(wish.pages, at, owner));
         }
+        self.take_part(wish, owner)
     }
 
     /// The everyday case after the first round: a hole of just this length, which another map of its kind has left.
+    /// Its node and its first page.
     #[inline(always)]
-    fn take_hole(&mut self, wish: &Wish, owner: u32) -> Option<Lease> {
-        let high = if wish.limit > HIGH { self.bins[1].hole(wish.pages) } else { NONE };
-        let (zone, at) = if high == NONE { (0, self.bins[0].hole(wish.pages)) } else { (1, high) };
-        let node = self.nodes.get_mut(at as usize)?;
-        if wish.place(node.first, node.end()) != Some(node.first) {
-            return None;
-        }
+    pub fn hole(&self, pages: u32, limit: u32) -> Option<(u32, u32)> {
+        let high = if limit > HIGH { self.bins[1].hole(pages) } else { NONE };
+        let at = if high == NONE { self.bins[0].hole(pages) } else { high };
+        self.nodes.get(at as usize).map(|node| (at, node.first))
+    }
+
+    /// Takes the hole at `at`, the first of its length.
+    #[inline(always)]
+    pub fn take_hole(&mut self, pages: u32, at: u32, owner: u32) -> Lease {
+        let Some(node) = self.nodes.get_mut(at as usize) else { return Lease { first: 0, pages: 0, node: NONE } };
         let (first, next) = (node.first, node.next);
-        (node.pages, node.owner) = (wish.pages, owner);
+        (node.pages, node.owner) = (pages, owner);
         if let Some(next) = self.nodes.get_mut(next as usize) {
             next.prev = NONE;
         }
-        self.bins[zone].set_hole(wish.pages, next);
+        self.bins[Self::zone(first)].set_hole(pages, next);
         self.live = self.live.wrapping_add(1);
-        self.leased = self.leased.wrapping_add(wish.pages);
-        Some(Lease { first, pages: wish.pages, node: at })
+        self.leased = self.leased.wrapping_add(pages);
+        Lease { first, pages, node: at }
     }
 
     /// A part of a longer block.
@@ -163,10 +168,27 @@ impl<'t> Iovas<'t> {
     /// Gives a lease back; it merges with what is free beside it.
     #[inline(always)]
     pub fn give(&mut self, lease: Lease) {
-        let mut at = lease.node;
-        let Some(mut node) = self.nodes.get(at as usize).copied() else { return };
+        let Lease { first, pages, node: at } = lease;
         self.live = self.live.wrapping_sub(1);
-        self.leased = self.leased.wrapping_sub(lease.pages);
+        self.leased = self.leased.wrapping_sub(pages);
+        let Some(node) = self.nodes.get(at as usize) else { return };
+        let is_free = |at: u32| self.nodes.get(at as usize).is_some_and(Node::is_free);
+        if is_free(node.below) || is_free(node.above) || pages >= HOLE_MAX {
+            return self.merge(at);
+        }
+        // The everyday case: leases on both sides.
+        let head = self.bins[Self::zone(first)].push_hole(pages, at);
+        if let Some(next) = self.nodes.get_mut(head as usize) {
+            next.prev = at;
+        }
+        if let Some(node) = self.nodes.get_mut(at as usize) {
+            (node.pages, node.owner, node.prev, node.next) = (pages | FREE, NONE, NONE, head);
+        }
+    }
+
+    #[inline(never)]
+    fn merge(&mut self, mut at: u32) {
+        let Some(mut node) = self.nodes.get(at as usize).copied() else { return };
         if node.below != NONE {
             let below = self.nodes[node.below as usize];
             if below.is_free() && node.first != HIGH {
@@ -306,8 +328,9 @@ impl<'t> Iovas<'t> {
         self.spare = at;
     }
 
-    fn zone(first: u32) -> usize {
-        usize::from(first >= HIGH)
+    #[inline(always)]
+    const fn zone(first: u32) -> usize {
+        (first >= HIGH) as usize
     }
 
     #[inline]

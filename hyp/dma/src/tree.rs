@@ -180,6 +180,32 @@ impl<'t> Tree<'t> {
         Ok(())
     }
 
+    /// As [`release`](Self::release), if the lease lies in one table that another has pages in as well; else false.
+    #[inline(always)]
+    pub fn release_shared(&mut self, first: u32, pages: u32) -> bool {
+        let (low, high) = span(first, pages);
+        match self.regions.get_mut(low) {
+            Some(region) if low == high && region.leases > 1 => {
+                region.leases = region.leases.wrapping_sub(1);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Holds the leaf table of `pages` pages from `first` on for one more lease: their entries, if they lie in one
+    /// table, which is there.
+    #[inline(always)]
+    pub fn hold_linked(&mut self, first: u32, pages: u32) -> Option<&'t [Entry]> {
+        let (low, high) = span(first, pages);
+        let region = self.regions.get_mut(low).filter(|_| low == high)?;
+        let Leaf::Linked(table) = region.leaf else { return None };
+        let place = (first % LEAF_PAGES) as usize;
+        let slots = table.entries.get(place..place.wrapping_add(pages as usize))?;
+        region.leases = region.leases.wrapping_add(1);
+        Some(slots)
+    }
+
     /// A lease is gone, and its pages are cleared and flushed: tables without one are unlinked, and gathered.
     #[inline]
     pub fn release(&mut self, first: u32, pages: u32, batch: &mut Batch, channel: u8) {

@@ -5,6 +5,8 @@ use super::node::NONE;
 /// Classes within a power of two, as a shift: sizes below 32 pages have a class each, the others are 1/16 apart.
 const SUB_BITS: u32 = 4;
 const SUBS: usize = 1 << SUB_BITS;
+/// Sizes below it are all of the first row: an everyday hole is found, made and filled by its size alone.
+pub const HOLE_MAX: u32 = 1 << SUB_BITS;
 /// Powers of two up to 2^27 pages.
 const ROWS: usize = 25;
 
@@ -43,26 +45,35 @@ impl Bins {
         self.heads[row][sub]
     }
 
-    /// The first block of exactly `pages` pages, where their class has no other size; else `NONE`.
-    #[inline]
-    pub fn hole(&self, pages: u32) -> u32 {
-        match pages {
-            0..16 => self.heads[0][pages as usize],
-            16..32 => self.heads[1][pages as usize - 16],
-            _ => NONE,
-        }
+    /// The first block of exactly `pages` pages, fewer than [`HOLE_MAX`]; else `NONE`.
+    #[inline(always)]
+    pub const fn hole(&self, pages: u32) -> u32 {
+        if pages < HOLE_MAX { self.heads[0][pages as usize] } else { NONE }
     }
 
     /// That block went.
     #[inline(always)]
-    pub fn set_hole(&mut self, pages: u32, next: u32) {
-        if next == NONE {
-            self.set_head(pages, next);
-        } else if pages < 16 {
+    pub const fn set_hole(&mut self, pages: u32, next: u32) {
+        if pages < HOLE_MAX {
             self.heads[0][pages as usize] = next;
-        } else if pages < 32 {
-            self.heads[1][pages as usize - 16] = next;
+            if next == NONE {
+                self.subs[0] &= !(1 << pages);
+                if self.subs[0] == 0 {
+                    self.rows &= !1;
+                }
+            }
         }
+    }
+
+    /// Puts a block of fewer than [`HOLE_MAX`] pages at the head of its list; yields the former head.
+    #[inline(always)]
+    pub const fn push_hole(&mut self, pages: u32, at: u32) -> u32 {
+        if pages >= HOLE_MAX {
+            return NONE;
+        }
+        self.rows |= 1;
+        self.subs[0] |= 1 << pages;
+        core::mem::replace(&mut self.heads[0][pages as usize], at)
     }
 
     /// The head of the list for `pages` pages went.

@@ -7,6 +7,7 @@ pub(super) const FREE: u32 = 1 << 31;
 
 /// What the allocator keeps of a stretch of pages. Given to it as [`Node::EMPTY`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(align(32))]
 pub struct Node {
     pub(super) first: u32,
     /// With `FREE`, if it is.

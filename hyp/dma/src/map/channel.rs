@@ -191,6 +191,18 @@ impl<'t> Channel<'t> {
         if record.word == 0 { Handle::new(number, at, 1) } else { record.handle() }
     }
 
+    /// The place that was vacated last.
+    pub(super) const fn spare(&self) -> u32 {
+        self.spare
+    }
+
+    /// A map was created there; `next` is the one that was vacated before it.
+    pub(super) const fn count_created(&mut self, next: u32) {
+        self.spare = next;
+        self.counted.created = self.counted.created.wrapping_add(1);
+        self.counted.live = self.counted.live.wrapping_add(1);
+    }
+
     /// Takes a map's place out of use.
     pub(crate) fn vacate(&mut self, at: u32) {
         if let Some(record) = self.records.get_mut(at as usize) {

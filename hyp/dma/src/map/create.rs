@@ -2,10 +2,11 @@
 
 use bulkhead_core::{addr::Iova, bundle::DmamapStrategy};
 
-use super::{Channel, CreateError, Handle, MapParams, Space, piece::NONE, record::Kind};
+use super::{Channel, CreateError, Handle, MapParams, Space, params::Plan, piece::NONE, record::Kind};
 use crate::{
     flush::Stamp,
     iova::Wish,
+    strategy::Leases,
     tree::{LEAF_PAGES, TableSource},
 };
 
@@ -23,9 +24,66 @@ pub struct Created {
     pub bytes: u64,
 }
 
+/// What the last map with a short lease anywhere was made for, and what that came to.
+#[derive(Debug)]
+pub(super) struct Again {
+    params: MapParams,
+    plan: Plan,
+}
+
+impl Again {
+    /// No map.
+    pub const NOTHING: Self = Self {
+        params: MapParams::new(0, 0),
+        plan: Plan { capacity: 0, wish: Wish::pages(0), is_blocks: false, boundary: 0 },
+    };
+}
+
 impl<'t> Space<'t> {
     /// Leases space for a map and provides its tables. On error nothing has changed.
     pub fn create(
+        &mut self,
+        channel: &mut Channel<'t>,
+        params: &MapParams,
+        source: &mut dyn TableSource<'t>,
+    ) -> Result<Created, CreateError> {
+        match self.create_again(channel, params) {
+            Some(created) => Ok(created),
+            None => self.create_any(channel, params, source),
+        }
+    }
+
+    /// The everyday case: a map like the last one, where another of its kind was.
+    #[inline(always)]
+    fn create_again(&mut self, channel: &mut Channel<'t>, params: &MapParams) -> Option<Created> {
+        let Again { params: last, plan } = &self.again;
+        if params != last || self.live == self.maps || channel.kind_of_pages() != Kind::Pages {
+            return None;
+        }
+        let (at, pages) = (channel.spare(), plan.wish.pages);
+        let record = channel.records.get_mut(at as usize)?;
+        let Leases::Fit(iovas) = &mut self.leases else { return None };
+        let (node, first) = iovas.hole(pages, u32::MAX)?;
+        let piece = channel.pieces.spare()?;
+        let slots = self.tree.hold_linked(first, pages.wrapping_sub(1))?;
+        // Nothing fails from here on.
+        let lease = iovas.take_hole(pages, node, u32::from(channel.number) << 24 | at);
+        channel.pieces.take_spare(slots, lease);
+        let handle = record.handle();
+        record.word = handle.0;
+        record.first = first.into();
+        record.triple = if params.max_segments < 3 { None } else { slots.first_chunk() };
+        (record.run, record.block, record.pieces) = (slots, None, piece);
+        (record.capacity, record.max_segments, record.boundary) = (plan.capacity, params.max_segments, 0);
+        (record.kind, record.wish) = (Kind::Pages, plan.wish);
+        let next = record.link;
+        channel.count_created(next);
+        self.live = self.live.wrapping_add(1);
+        Some(Created { handle, base: Iova::new(u64::from(first) << 12), bytes: u64::from(pages) << 12 })
+    }
+
+    #[inline(never)]
+    fn create_any(
         &mut self,
         channel: &mut Channel<'t>,
         params: &MapParams,
@@ -72,9 +130,11 @@ impl<'t> Space<'t> {
             record.boundary = plan.boundary;
             record.kind = kind;
             record.is_listed = false;
-            record.is_gone = false;
             record.link = NONE;
             record.wish = plan.wish;
+        }
+        if kind == Kind::Pages && plan.wish == Wish::pages(plan.wish.pages) && plan.wish.pages <= SHORT {
+            self.again = Again { params: *params, plan };
         }
         Ok(Created { handle, base: Iova::new(u64::from(base) << 12), bytes: u64::from(lease_pages) << 12 })
     }

@@ -1,6 +1,6 @@
 //! Destroy, and what comes back after the flush: leases, tables, places.
 
-use super::{Channel, Handle, HandleError, Space, piece::NONE};
+use super::{Channel, Handle, HandleError, Space, handle::GONE, piece::NONE};
 use crate::tree::TableSource;
 
 impl<'t> Space<'t> {
@@ -10,13 +10,11 @@ impl<'t> Space<'t> {
         if channel.find(handle)?.is_loaded() {
             channel.unload(handle)?;
         }
-        let record = channel.find_mut(handle)?;
-        record.word = handle.next().0;
-        record.is_gone = true;
-        (record.triple, record.run, record.loaded, record.block) = (None, &[], &[], None);
+        let Some(record) = channel.records.get_mut(handle.index()) else { return Ok(()) };
+        record.word = handle.next().0 | GONE;
         let (stamp, is_listed) = (record.stamp, record.is_listed);
-        channel.counted.destroyed += 1;
-        channel.counted.live -= 1;
+        channel.counted.destroyed = channel.counted.destroyed.wrapping_add(1);
+        channel.counted.live = channel.counted.live.wrapping_sub(1);
         if is_listed || !channel.batch.is_settled(stamp) {
             channel.list(handle.place());
         } else {
@@ -45,12 +43,12 @@ impl<'t> Space<'t> {
     fn let_go(&mut self, channel: &mut Channel<'t>, at: u32) {
         let Some(record) = channel.records.get_mut(at as usize) else { return };
         let pieces = core::mem::replace(&mut record.pieces, NONE);
-        let is_gone = record.is_gone;
+        let is_gone = record.is_gone();
         let owner = u32::from(channel.number) << 24 | at;
         self.detach(channel, pieces, owner);
         if is_gone {
             channel.vacate(at);
-            self.live -= 1;
+            self.live = self.live.wrapping_sub(1);
         }
     }
 }

@@ -12,6 +12,8 @@ pub struct Handle(pub(super) u64);
 pub(super) const PLACES: usize = 1 << 22;
 /// In a record's word: the map is loaded. In a handle, it makes a place that no channel has.
 pub(super) const LOADED: u64 = 1 << 23;
+/// The same, for a place whose map was destroyed.
+pub(super) const GONE: u64 = 1 << 22;
 
 impl Handle {
     pub(super) const fn new(channel: u8, place: u32, generation: u32) -> Self {

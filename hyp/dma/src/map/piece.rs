@@ -83,6 +83,33 @@ impl<'t> Pieces<'t> {
         Some(piece)
     }
 
+    /// Takes the only piece of a lease out of use: the lease.
+    #[inline(always)]
+    pub fn give_single(&mut self, at: u32) -> Option<Lease> {
+        let piece = self.all.get_mut(at as usize)?;
+        piece.next = self.spare;
+        self.spare = at;
+        self.left = self.left.wrapping_add(1);
+        piece.lease.take()
+    }
+
+    /// A piece that was in use and is not now.
+    #[inline(always)]
+    pub fn spare(&self) -> Option<u32> {
+        self.all.get(self.spare as usize).map(|_| self.spare)
+    }
+
+    /// Takes that piece into use, as the only one of a lease.
+    #[inline(always)]
+    pub fn take_spare(&mut self, slots: &'t [Entry], lease: Lease) {
+        if let Some(piece) = self.all.get_mut(self.spare as usize) {
+            self.spare = piece.next;
+            self.left = self.left.wrapping_sub(1);
+            (piece.slots, piece.first, piece.next) = (slots, lease.first, NONE);
+            (piece.lease, piece.is_shared, piece.joined) = (Some(lease), false, 0);
+        }
+    }
+
     /// The chain from `at` on.
     pub fn chain(&self, mut at: u32) -> impl Iterator<Item = &Piece<'t>> {
         core::iter::from_fn(move || {

@@ -1,6 +1,6 @@
 //! What is kept of a map.
 
-use super::{Handle, blocks::BLOCK_PAGES, handle::LOADED, piece::NONE};
+use super::{Handle, blocks::BLOCK_PAGES, handle::{GONE, LOADED}, piece::NONE};
 use crate::{flush::Stamp, iova::Wish, tree::Entry};
 
 /// What a channel keeps of a map. Given to it as [`Record::EMPTY`].
@@ -9,7 +9,7 @@ use crate::{flush::Stamp, iova::Wish, tree::Entry};
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Record<'t> {
-    /// The handle, and `LOADED`; 0 where there never was a map.
+    /// The handle, with `LOADED`, or the next one, with `GONE`; 0 where there never was a map.
     pub(super) word: u64,
     /// The batch of the last unload.
     pub(crate) stamp: Stamp,
@@ -36,8 +36,6 @@ pub struct Record<'t> {
     pub(crate) kind: Kind,
     /// Waits in the list of maps whose flush gives something back.
     pub(crate) is_listed: bool,
-    /// Destroyed.
-    pub(crate) is_gone: bool,
     /// Next in that list, or in the list of records out of use.
     pub(super) link: u32,
     /// The lease that a load takes, where loads do.
@@ -76,7 +74,6 @@ impl<'t> Record<'t> {
         boundary: 0,
         kind: Kind::Pages,
         is_listed: false,
-        is_gone: false,
         link: NONE,
         wish: Wish::pages(0),
     };
@@ -108,13 +105,18 @@ impl<'t> Record<'t> {
         self.used().wrapping_mul(self.leaf_pages())
     }
 
+    /// Destroyed.
+    pub(crate) const fn is_gone(&self) -> bool {
+        self.word & GONE != 0
+    }
+
     pub(super) const fn handle(&self) -> Handle {
-        Handle(self.word & !LOADED)
+        Handle(self.word & !(LOADED | GONE))
     }
 
     /// Whether it is the record of `handle`.
     pub(super) const fn is_of(&self, handle: Handle) -> bool {
-        self.word & !LOADED == handle.0 && handle.0 != 0 && !self.is_gone
+        self.word & !LOADED == handle.0 && handle.0 != 0
     }
 }
 

@@ -7,7 +7,7 @@ use bulkhead_core::{
     stage2::{Attributes, Descriptor, MemoryType, S2Config, Shareability},
 };
 
-use super::{Channel, CreateError, Direction, Piece, SpaceError, channel::Ram, piece::NONE};
+use super::{Channel, CreateError, Direction, Piece, SpaceError, channel::Ram, create::Again, piece::NONE};
 use crate::{
     iova::{Lease, Node, Wish},
     retire::{Flushed, Unflushed},
@@ -59,6 +59,7 @@ pub struct Space<'t> {
     pub(super) has_blocks: bool,
     pub(super) maps: u32,
     pub(super) live: u32,
+    pub(super) again: Again,
     config: S2Config,
 }
 
@@ -98,6 +99,7 @@ impl<'t> Space<'t> {
             has_blocks: (start | phys.as_u64()).is_multiple_of(BLOCK_2M),
             maps: config.maps,
             live: 0,
+            again: Again::NOTHING,
             config: S2Config { root: tree.root(), ipa_bits: config.input_bits, output_bits: bits, vmid: config.vmid },
             tree,
         };
@@ -207,15 +209,31 @@ impl<'t> Space<'t> {
     }
 
     /// Gives pieces back whose pages are cleared and flushed: to the magazine, or to the space.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn detach(&mut self, channel: &mut Channel<'t>, pieces: u32, owner: u32) {
+        // The everyday case: one lease in one table, which others are in.
+        if channel.strategy == DmamapStrategy::Reserve
+            && let Some(piece) = channel.pieces.get(pieces)
+            && piece.next == NONE
+            && let Some(Lease { first, pages, .. }) = piece.lease
+            && self.tree.release_shared(first, pages.wrapping_sub(1))
+        {
+            if let Some(lease) = channel.pieces.give_single(pieces) {
+                self.leases.give(lease);
+            }
+        } else {
+            self.detach_any(channel, pieces, owner);
+        }
+    }
+
+    #[inline(never)]
+    fn detach_any(&mut self, channel: &mut Channel<'t>, pieces: u32, owner: u32) {
         if !channel.keep_in_magazine(pieces) {
             self.give_back(channel, pieces, owner);
         }
     }
 
     /// The same, always to the space.
-    #[inline]
     pub(crate) fn give_back(&mut self, channel: &mut Channel<'t>, mut pieces: u32, owner: u32) {
         while let Some(piece) = channel.pieces.give(pieces) {
             pieces = piece.next;

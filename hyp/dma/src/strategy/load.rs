@@ -187,7 +187,7 @@ impl Channel<'_> {
             return;
         }
         while let Some(record) = self.records.get(self.first as usize)
-            && !record.is_gone
+            && !record.is_gone()
             && self.batch.is_settled(record.stamp)
             && self.keep_in_magazine(record.pieces)
         {
