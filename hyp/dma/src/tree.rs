@@ -14,7 +14,7 @@ use bulkhead_core::{
 };
 use thiserror::Error;
 
-use self::region::Leaf;
+use self::region::{END, Leaf, UNLISTED};
 pub use self::{
     entry::{Entry, Table, TableSource, ZERO},
     region::Region,
@@ -54,6 +54,8 @@ pub struct Tree<'t> {
     taken: u32,
     /// Regions whose table is unlinked and not given back.
     retired: u32,
+    /// The first of the list that holds them, and maybe some that were linked again.
+    first_retired: u32,
 }
 
 impl<'t> Tree<'t> {
@@ -62,7 +64,7 @@ impl<'t> Tree<'t> {
     pub fn new(regions: &'t mut [Region<'t>], quota: u32, source: &mut dyn TableSource<'t>) -> Result<Self, TreeError> {
         let refused = TreeError::NoTable { linked: 0, quota };
         let root = source.take().ok_or(refused)?;
-        let mut tree = Self { root, middle: [None; WINDOW_GIB_MAX], regions, quota, taken: 0, retired: 0 };
+        let mut tree = Self { root, middle: [None; WINDOW_GIB_MAX], regions, quota, taken: 0, retired: 0, first_retired: END };
         let gibs = tree.regions.len().div_ceil(REGIONS).min(WINDOW_GIB_MAX);
         for (slot, entry) in tree.middle.iter_mut().zip(root.entries).take(gibs) {
             let Some(table) = source.take() else {
@@ -98,7 +100,6 @@ impl<'t> Tree<'t> {
 
     /// Provides the leaf tables of `pages` pages from `first` on, at least one, for one more lease.
     /// On error nothing has changed.
-    #[inline(always)]
     pub fn hold(&mut self, first: u32, pages: u32, source: &mut dyn TableSource<'t>) -> Result<(), TreeError> {
         let (low, high) = span(first, pages);
         // The everyday case: in one table, that is there.
@@ -231,24 +232,30 @@ impl<'t> Tree<'t> {
                 let stamp = batch.add_tables(Iova::new((at as u64) << 21), LEAF_PAGES.into());
                 region.leaf = Leaf::Retired(table, channel, stamp);
                 self.retired += 1;
+                if region.next == UNLISTED {
+                    region.next = self.first_retired;
+                    self.first_retired = u32::try_from(at).unwrap_or(END);
+                }
             }
         }
     }
 
     /// Gives back the tables that `channel` unlinked and that its batch has flushed.
     pub fn reap(&mut self, channel: u8, is_settled: impl Fn(Stamp) -> bool, source: &mut dyn TableSource<'t>) {
-        if self.retired == 0 {
-            return;
-        }
-        for region in self.regions.iter_mut() {
-            if let Leaf::Retired(table, owner, stamp) = region.leaf
-                && owner == channel
-                && is_settled(stamp)
-            {
-                region.leaf = Leaf::None;
-                self.retired -= 1;
-                self.taken -= 1;
-                source.give(table);
+        let mut rest = core::mem::replace(&mut self.first_retired, END);
+        while let Some(region) = self.regions.get_mut(rest as usize) {
+            let at = core::mem::replace(&mut rest, core::mem::replace(&mut region.next, UNLISTED));
+            match region.leaf {
+                Leaf::Retired(table, owner, stamp) if owner == channel && is_settled(stamp) => {
+                    region.leaf = Leaf::None;
+                    self.retired -= 1;
+                    self.taken -= 1;
+                    source.give(table);
+                }
+                Leaf::Retired(..) => {
+                    region.next = core::mem::replace(&mut self.first_retired, at);
+                }
+                Leaf::None | Leaf::Spare(_) | Leaf::Linked(_) => {}
             }
         }
     }

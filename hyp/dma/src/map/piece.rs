@@ -60,7 +60,6 @@ impl<'t> Pieces<'t> {
     }
 
     /// Takes a piece into use; `NONE` when there is none.
-    #[inline(always)]
     pub fn take(&mut self, piece: Piece<'t>) -> u32 {
         let at = if self.spare == NONE { self.fresh } else { self.spare };
         let Some(slot) = self.all.get_mut(at as usize) else { return NONE };

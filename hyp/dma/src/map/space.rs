@@ -135,7 +135,7 @@ impl<'t> Space<'t> {
     }
 
     /// Takes a lease, its tables, and the pieces that lead to its entries. On error nothing has changed.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn attach(
         &mut self,
         channel: &mut Channel<'t>,

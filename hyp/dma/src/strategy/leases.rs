@@ -27,7 +27,6 @@ impl<'t> Leases<'t> {
         }
     }
 
-    #[inline(always)]
     pub fn take(&mut self, wish: &Wish, owner: u32) -> Result<Lease, IovaError> {
         match self {
             Self::Fit(iovas) => iovas.take(wish, owner),

@@ -36,6 +36,7 @@ impl<'t> Space<'t> {
         loaded
     }
 
+    #[inline(never)]
     fn load_leased(
         &mut self,
         channel: &mut Channel<'t>,
@@ -78,6 +79,7 @@ impl<'t> Space<'t> {
     }
 
     /// A lease for each segment, or the segment's own addresses.
+    #[inline(never)]
     fn load_segments(
         &mut self,
         channel: &mut Channel<'t>,

@@ -22,9 +22,16 @@ pub struct Region<'t> {
     pub(super) leaf: Leaf<'t>,
     /// Leases with pages in it.
     pub(super) leases: u32,
+    /// The next in the list of those whose table was retired; `UNLISTED` for one that is not in it.
+    pub(super) next: u32,
 }
+
+/// The end of the list.
+pub(super) const END: u32 = u32::MAX;
+/// Not in the list.
+pub(super) const UNLISTED: u32 = u32::MAX - 1;
 
 impl Region<'_> {
     /// A region without leases.
-    pub const EMPTY: Self = Self { leaf: Leaf::None, leases: 0 };
+    pub const EMPTY: Self = Self { leaf: Leaf::None, leases: 0, next: UNLISTED };
 }
