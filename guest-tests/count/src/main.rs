@@ -11,6 +11,7 @@ extern crate alloc;
 mod leases;
 mod maps;
 mod meter;
+mod submit;
 
 use bulkhead_guest_tests::{
     heap::{self, Heap},
@@ -33,5 +34,6 @@ fn main() {
 extern "C" fn count() {
     meter::check();
     leases::run();
+    submit::run();
     maps::run();
 }

@@ -76,11 +76,14 @@ impl<E> From<EpochError> for FlushError<E> {
 pub fn retire<I: Invalidate>(mut work: Work<'_>, walkers: &mut [I]) -> Result<Epoch, FlushError<I::Error>> {
     if work.scope() != Scope::Nothing {
         match walkers {
-            [only] => {
-                let ticket = only.submit(&work).map_err(FlushError::Smmu)?;
-                let witness = only.wait(ticket).map_err(FlushError::Smmu)?;
-                work.flight.synced(witness.smmu(), witness.vmid())?;
-            }
+            // By `match`: `?` would have tickets and witnesses copied, byte by byte.
+            [only] => match only.submit(&work) {
+                Ok(ticket) => match only.wait(ticket) {
+                    Ok(witness) => work.flight.synced(witness.smmu(), witness.vmid())?,
+                    Err(error) => return Err(FlushError::Smmu(error)),
+                },
+                Err(error) => return Err(FlushError::Smmu(error)),
+            },
             several => {
                 let mut tickets: Vec<I::Ticket, SMMUS_MAX> = Vec::new();
                 for walker in several.iter_mut().take(SMMUS_MAX) {

@@ -47,7 +47,12 @@ impl Walker {
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut smmu::Driver) -> Result<R, bulkhead_smmu::Error>) -> Result<R, WalkerError> {
-        Ok(smmu::with(self.smmu, f).ok_or(WalkerError::NotInUse(self.smmu.0))??)
+        // By `match`: `?` would have tickets copied, byte by byte.
+        match smmu::with(self.smmu, f) {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(error)) => Err(WalkerError::Smmu(error)),
+            None => Err(WalkerError::NotInUse(self.smmu.0)),
+        }
     }
 }
 

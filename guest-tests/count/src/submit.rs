@@ -1,0 +1,167 @@
+//! The SMMU driver's share of a flush: one invalidation, its CMD_SYNC, the doorbell, and the look that finds it done.
+
+use core::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use bulkhead_core::{
+    addr::{Ipa, PAGE_SIZE, PhysAddr},
+    ids::{SmmuId, Vmid},
+};
+use bulkhead_guest_tests::println;
+use bulkhead_smmu::{Config, Error, Invalidation, Platform, Progress, Smmu, Synced};
+
+use crate::meter;
+
+/// Registers by their offset (IHI 0070 chapter 6).
+const CR0: u32 = 0x20;
+const CR0ACK: u32 = 0x24;
+const GBPA: u32 = 0x44;
+const GBPA_UPDATE: u32 = 1 << 31;
+const IRQ_CTRL: u32 = 0x50;
+const IRQ_CTRLACK: u32 = 0x54;
+const CMDQ_PROD: u32 = 0x98;
+const CMDQ_CONS: u32 = 0x9c;
+/// What QEMU's SMMU says of itself, for stage 2 with range commands: IDR0, IDR1, IDR3, IDR5.
+const IDS: [(u32, u32); 4] = [(0x00, 0x0d44_101b), (0x04, 0x0273_0010), (0x0c, 0x1414), (0x14, 0x74)];
+
+/// An SMMU that has done everything as soon as it is told. A register is a word, and so is a word of memory: the store,
+/// and its address.
+pub struct Fake<const COUNTS: bool> {
+    registers: [Cell<u32>; 64],
+    cmdq_prod: AtomicU64,
+    memory: [AtomicU64; 2],
+    next: u64,
+    /// Writes of CMDQ_PROD, if it counts them.
+    doorbells: u64,
+}
+
+impl<const COUNTS: bool> Fake<COUNTS> {
+    fn new() -> Self {
+        let registers = [const { Cell::new(0) }; 64];
+        for (offset, value) in IDS {
+            registers[offset as usize / 4].set(value);
+        }
+        let memory = [const { AtomicU64::new(0) }; 2];
+        Self { registers, cmdq_prod: AtomicU64::new(0), memory, next: 1 << 32, doorbells: 0 }
+    }
+
+    fn register(&self, offset: u32) -> Option<&Cell<u32>> {
+        self.registers.get(offset as usize / 4)
+    }
+}
+
+impl<const COUNTS: bool> Platform for Fake<COUNTS> {
+    #[inline]
+    fn read32(&mut self, offset: u32) -> u32 {
+        let of = |offset: u32| self.register(offset).map_or(0, Cell::get);
+        match offset {
+            CMDQ_PROD | CMDQ_CONS => {
+                let [a, b, c, d, ..] = self.cmdq_prod.load(Relaxed).to_le_bytes();
+                u32::from_le_bytes([a, b, c, d])
+            }
+            CR0ACK => of(CR0),
+            IRQ_CTRLACK => of(IRQ_CTRL),
+            GBPA => of(GBPA) & !GBPA_UPDATE,
+            offset => of(offset),
+        }
+    }
+    #[inline]
+    fn write32(&mut self, offset: u32, value: u32) {
+        if offset == CMDQ_PROD {
+            self.cmdq_prod.store(value.into(), Relaxed);
+            if COUNTS {
+                self.doorbells = self.doorbells.wrapping_add(1);
+            }
+        } else if let Some(register) = self.register(offset) {
+            register.set(value);
+        }
+    }
+    fn read64(&mut self, offset: u32) -> u64 {
+        let of = |offset: u32| u64::from(self.register(offset).map_or(0, Cell::get));
+        of(offset) | of(offset + 4) << 32
+    }
+    fn write64(&mut self, offset: u32, value: u64) {
+        let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+        for (offset, half) in [(offset, [a, b, c, d]), (offset + 4, [e, f, g, h])] {
+            if let Some(register) = self.register(offset) {
+                register.set(u32::from_le_bytes(half));
+            }
+        }
+    }
+    fn read_memory(&mut self, _: PhysAddr) -> u64 {
+        0
+    }
+    #[inline]
+    fn write_memory(&mut self, at: PhysAddr, value: u64) {
+        self.memory[0].store(at.as_u64(), Relaxed);
+        self.memory[1].store(value, Relaxed);
+    }
+    fn clean(&mut self, _: PhysAddr, _: u64) {}
+    fn invalidate(&mut self, _: PhysAddr, _: u64) {}
+    #[inline]
+    fn barrier(&mut self) {
+        core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    }
+    fn alloc(&mut self, pages: u64, alignment: u64) -> Option<PhysAddr> {
+        let at = self.next.next_multiple_of(alignment.max(1));
+        self.next = at + pages * PAGE_SIZE;
+        Some(PhysAddr::new(at))
+    }
+    fn now_us(&mut self) -> u64 {
+        0
+    }
+    fn relax(&mut self) {}
+}
+
+/// A driver of such an SMMU.
+pub fn driver<const COUNTS: bool>() -> Result<Smmu<Fake<COUNTS>>, Error> {
+    Smmu::take_over(Fake::new(), SmmuId(0), Config::new(40, 0xff))
+}
+
+/// Writes of CMDQ_PROD so far.
+pub fn doorbells(driver: &mut Smmu<Fake<true>>) -> u64 {
+    driver.platform().doorbells
+}
+
+/// A flush: proven, or not.
+type Flush = fn(&mut Smmu<Fake<false>>, Vmid, Ipa) -> Result<Synced, Error>;
+
+const REAL: Flush = |driver, vmid, ipa| {
+    let range = Invalidation::Range { ipa, num: 27, scale: 2, is_leaf: true };
+    let mark = PROGRESS.mark();
+    match driver.submit(vmid, range, mark) {
+        Ok(ticket) => driver.wait(ticket),
+        Err(error) => Err(error),
+    }
+};
+/// What the fake's memory takes more than memory does: the addresses of the four words.
+const IDLE: Flush = |driver, vmid, ipa| {
+    for _ in 0..4 {
+        driver.platform().memory[0].store(ipa.as_u64(), Relaxed);
+    }
+    Err(Error::FlushUnsure { vmid })
+};
+
+/// Where the driver tells how far it is.
+static PROGRESS: Progress = Progress::new();
+
+/// Counts a flush.
+pub fn run() {
+    let (Ok(mut driver), Some(vmid)) = (driver::<false>(), Vmid::new(1)) else {
+        println!("FAIL: no driver");
+        return;
+    };
+    driver.share(&PROGRESS);
+    let mut done = 0_u64;
+    meter::measure_net("submission: TLBI, SYNC, doorbell, completion", 1, REAL, IDLE, |flush, rounds| {
+        let flush = core::hint::black_box(flush);
+        for round in 0..rounds {
+            done = done.wrapping_add(u64::from(flush(&mut driver, vmid, Ipa::new(round << 12)).is_ok()));
+        }
+    });
+    if done != driver.vmid_counters(vmid).syncs {
+        println!("FAIL: {done} flushes are proven");
+    }
+}
