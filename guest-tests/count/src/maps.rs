@@ -1,5 +1,6 @@
 //! Maps: loaded and unloaded in ring order, a batch's flush included; created and destroyed.
 
+mod commands;
 mod life;
 mod rig;
 mod trace;
@@ -79,5 +80,6 @@ pub fn run() {
     let block = MapParams { align: 2 << 20, ..MapParams::new(2 << 20, 1) };
     ring::<1>("load + unload, 2 MiB block", 16, 2 << 20, &block);
     trace::run(&packet);
+    commands::run(&packet);
     life::run(&packet);
 }

@@ -64,7 +64,8 @@ impl<'t> Tree<'t> {
     pub fn new(regions: &'t mut [Region<'t>], quota: u32, source: &mut dyn TableSource<'t>) -> Result<Self, TreeError> {
         let refused = TreeError::NoTable { linked: 0, quota };
         let root = source.take().ok_or(refused)?;
-        let mut tree = Self { root, middle: [None; WINDOW_GIB_MAX], regions, quota, taken: 0, retired: 0, first_retired: END };
+        let mut tree =
+            Self { root, middle: [None; WINDOW_GIB_MAX], regions, quota, taken: 0, retired: 0, first_retired: END };
         let gibs = tree.regions.len().div_ceil(REGIONS).min(WINDOW_GIB_MAX);
         for (slot, entry) in tree.middle.iter_mut().zip(root.entries).take(gibs) {
             let Some(table) = source.take() else {

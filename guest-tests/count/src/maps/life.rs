@@ -36,6 +36,9 @@ fn renew(live: usize, params: &MapParams) -> Option<()> {
     let leased = u64::from(rig.space.leased_pages());
     let (leaves, _) = rig.space.leaf_tables();
     meter::figure(&alloc::format!("leaf-table slack, {live} live"), u64::from(leaves) * 512, leased);
+    let pages_per_mib = 256;
+    let name = alloc::format!("bytes of leaf table per leased MiB, {live} live");
+    meter::figure(&name, u64::from(leaves) * 4096 * pages_per_mib, leased);
     let mut random = 1_u32;
     let name = alloc::format!("create + destroy, {live} live");
     meter::measure_net(&name, 1, REAL, IDLE, |call, rounds| {

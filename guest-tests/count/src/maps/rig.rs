@@ -15,12 +15,23 @@ use bulkhead_dma::{
 };
 
 pub const RAM: u64 = 1 << 30;
+/// Whose translations.
+pub const VMID: Vmid = Vmid::new(1).expect("not zero");
 const RAM_BYTES: u64 = 256 << 20;
+/// Of 2 MiB each.
+const REGIONS: usize = 4096;
 
 /// A pool of tables, addresses made up: no SMMU walks them.
 pub struct Tables {
     pub pool: Vec<Table<'static>>,
     next: u64,
+}
+
+impl Tables {
+    /// Where the next table that was never used will be: what was taken from memory so far.
+    pub const fn taken(&self) -> u64 {
+        self.next
+    }
 }
 
 impl TableSource<'static> for Tables {
@@ -75,7 +86,7 @@ pub struct Rig {
 impl Rig {
     pub fn new(strategy: DmamapStrategy, maps: usize, params: &MapParams) -> Option<Self> {
         let mut tables = Tables { pool: Vec::with_capacity(4096), next: 1 << 32 };
-        let vmid = Vmid::new(1)?;
+        let vmid = VMID;
         let config = SpaceConfig {
             strategy,
             ram: AddrRange::new(Ipa::new(RAM), RAM_BYTES)?,
@@ -89,8 +100,8 @@ impl Rig {
         };
         let storage = SpaceStorage {
             nodes: Vec::leak(vec![Node::EMPTY; nodes_for(maps * 3 + 64, 4)]),
-            regions: Vec::leak((0..4096).map(|_| Region::EMPTY).collect()),
-            bits: Vec::leak(vec![0; 4096 * 512 / 16 / 64]),
+            regions: Vec::leak((0..REGIONS).map(|_| Region::EMPTY).collect()),
+            bits: Vec::leak(vec![0; REGIONS * 512 / 16 / 64]),
         };
         let space = Space::new(&config, storage, &mut tables).ok()?;
         let records = Vec::leak((0..maps + 1).map(|_| Record::EMPTY).collect());

@@ -1,6 +1,11 @@
 //! What is kept of a map.
 
-use super::{Handle, blocks::BLOCK_PAGES, handle::{GONE, LOADED}, piece::NONE};
+use super::{
+    Handle,
+    blocks::BLOCK_PAGES,
+    handle::{GONE, LOADED},
+    piece::NONE,
+};
 use crate::{flush::Stamp, iova::Wish, tree::Entry};
 
 /// What a channel keeps of a map. Given to it as [`Record::EMPTY`].
