@@ -16,6 +16,7 @@ mod buffers;
 mod bus;
 mod error;
 mod map;
+mod raw;
 mod ring;
 mod tag;
 
@@ -25,5 +26,6 @@ pub use bulkhead_abi::{Counter, Direction, MapState, Segment, SyncOp};
 pub use bus::{Bus, Hypervisor};
 pub use error::{Error, Refused};
 pub use map::{Loaded, Map};
-pub use ring::{Done, Ring, Run};
+pub use raw::{RawRing, Run, Segments};
+pub use ring::{Done, Ring};
 pub use tag::Tag;

@@ -160,15 +160,18 @@ impl Loaded<&'static [core::sync::atomic::AtomicU64]> {
     }
 }
 
+/// Whether a device may use buffers in this direction.
+pub(crate) fn check_access<B: Buffers>(direction: Direction) -> Result<(), Error> {
+    if B::IS_WRITABLE || direction == Direction::DeviceReads { Ok(()) } else { Err(Error::ReadOnly) }
+}
+
 /// Where buffers are, if a device may use them in this direction.
-pub(crate) fn gather<B: Buffers>(
+fn gather<B: Buffers>(
     buffers: &B,
     hypervisor: &impl Hypervisor,
     direction: Direction,
 ) -> Result<([Segment; ENTRY_SEGMENTS], usize), Error> {
-    if !B::IS_WRITABLE && direction != Direction::DeviceReads {
-        return Err(Error::ReadOnly);
-    }
+    check_access::<B>(direction)?;
     let mut segments = [Segment::default(); ENTRY_SEGMENTS];
     let mut count = 0usize;
     buffers.spans(hypervisor, &mut |ipa, bytes| {

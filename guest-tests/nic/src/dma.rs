@@ -2,7 +2,6 @@
 
 pub mod identity;
 pub mod maps;
-mod ring;
 
 /// Most parts of one packet.
 pub const SEGMENTS_MAX: usize = 3;

@@ -1,26 +1,31 @@
 //! DMA maps of the hypervisor: the device reaches what is loaded, and nothing else.
 
+use alloc::boxed::Box;
 use core::cell::Cell;
 
 use bulkhead_bus_dma::{
-    self as bus_dma, Bus, Hypervisor, Map, Tag,
+    self as bus_dma, Bus, Error, Hypervisor, Map, RawRing, Tag,
     abi::{Function, Handle},
 };
 use bulkhead_guest_tests::{
-    dmamap::{Hvc, HvcBus},
+    dmamap::Hvc,
     heap,
     sysreg::{CNTFRQ_EL0, CNTVCT_EL0},
 };
 
-use super::{Counts, Direction, Dma, SEGMENTS_MAX, Segment, ring::RawRing};
+use super::{Counts, Direction, Dma, SEGMENTS_MAX, Segment};
 
 /// The driver's one channel: what it loads and unloads on both queues goes by one ring.
 const CHANNEL: u8 = 0;
 
-/// A map, and where the ring has the IOVAs of what was loaded last.
+/// More than two full batches each way.
+const LOG2_LEN: u32 = 9;
+
+/// A map, and the ring's entry with the IOVAs of what was loaded last. Its buffers live for ever, so that nobody need own
+/// them meanwhile.
 pub struct Place {
     handle: Handle,
-    entry: usize,
+    entry: u32,
 }
 
 /// Calls that do nothing, to take the mean of.
@@ -58,19 +63,22 @@ impl Hypervisor for Timed {
 
 /// The VM's maps.
 pub struct Maps {
-    bus: HvcBus,
-    timed: Timed,
+    bus: Bus<'static, &'static Timed>,
+    timed: &'static Timed,
     null_ticks: u64,
-    ring: RawRing,
+    ring: RawRing<'static>,
     counts: Counts,
 }
 
 impl Maps {
     /// Attaches to the hypervisor.
     pub fn new() -> Self {
-        let bus = Bus::attach(Hvc, heap::words(1)).unwrap_or_else(|error| panic!("no DMA maps: {error}"));
-        let ring = RawRing::setup(&Hvc, CHANNEL).unwrap_or_else(|error| panic!("no ring: {error}"));
-        Self { bus, timed: Timed::default(), null_ticks: Timed::null_calls(), ring, counts: Counts::default() }
+        let timed: &'static Timed = Box::leak(Box::default());
+        let bus = Bus::attach(timed, heap::words(1)).unwrap_or_else(|error| panic!("no DMA maps: {error}"));
+        let pages = (RawRing::words(LOG2_LEN) * size_of::<u64>()).div_ceil(heap::PAGE_BYTES);
+        let ring = RawRing::setup(&bus, CHANNEL, LOG2_LEN, heap::words(pages));
+        let ring = ring.unwrap_or_else(|error| panic!("no ring: {error}"));
+        Self { bus, timed, null_ticks: Timed::null_calls(), ring, counts: Counts::default() }
     }
 }
 
@@ -89,18 +97,25 @@ impl Dma for Maps {
             Direction::DeviceWrites => bus_dma::Direction::DeviceWrites,
             Direction::Both => bus_dma::Direction::Both,
         };
-        map.entry = self.ring.load(map.handle, direction.number(), segments);
+        let entry = self.ring.load(map.handle, direction, |entry| {
+            segments.iter().for_each(|segment| entry.push(segment.address, segment.bytes));
+        });
+        map.entry = put(entry);
         self.counts.loads += 1;
     }
 
     fn unload(&mut self, map: &mut Place) {
-        self.ring.unload(map.handle);
+        put(self.ring.unload(map.handle));
         self.counts.unloads += 1;
     }
 
     fn run(&mut self) {
-        let calls = self.ring.run(&self.timed).unwrap_or_else(|error| panic!("run of the ring: {error:?}"));
-        self.counts.hypercalls += calls;
+        while self.ring.consumer() != self.ring.producer() {
+            match self.ring.run(&self.bus) {
+                Ok(run) if run.failed == 0 => self.counts.hypercalls += 1,
+                failed => panic!("run of the ring: {failed:?}"),
+            }
+        }
     }
 
     fn iovas(&self, map: &Place) -> [u64; SEGMENTS_MAX] {
@@ -115,4 +130,8 @@ impl Dma for Maps {
             ..self.counts
         }
     }
+}
+
+fn put(entry: Result<u32, Error>) -> u32 {
+    entry.unwrap_or_else(|error| panic!("entry of the ring: {error}"))
 }

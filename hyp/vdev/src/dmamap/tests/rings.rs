@@ -235,7 +235,7 @@ struct Watched<'m> {
     word: &'m AtomicU64,
     model: &'m Model,
     loads: Cell<u32>,
-    /// Pages that devices could still reach when it was stored to.
+    /// Pages that devices could still reach when it was stored to: the most, where it was several times.
     stale: Cell<Option<usize>>,
 }
 
@@ -248,7 +248,7 @@ impl Word for Watched<'_> {
         self.get()
     }
     fn set(&self, value: u64) {
-        self.stale.set(Some(self.model.stale_pages()));
+        self.stale.set(self.stale.get().max(Some(self.model.stale_pages())));
         self.word.store(value, Relaxed);
     }
     fn set_release(&self, value: u64) {
