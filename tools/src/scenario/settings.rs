@@ -38,9 +38,9 @@ pub struct Settings {
     /// Nodes that the machine's device tree has beside QEMU's. Default: none.
     #[serde(default)]
     pub node: Vec<ExtraNode>,
-    /// QEMU's trace events that must not come. Default: none is looked for.
+    /// QEMU's trace events that `trace.txt` is about. Default: none.
     #[serde(default)]
-    pub forbidden_events: Vec<String>,
+    pub events: Vec<String>,
     /// Further arguments for QEMU, from `qemu.args`: words, `#` begins a comment.
     #[serde(skip)]
     pub qemu_arguments: Vec<String>,
