@@ -16,6 +16,8 @@ const RUNS: usize = 32;
 /// Pages between two unloads that are taken for one run, where ranges cost no more than pages: the slack and the
 /// guard page of a lease hold nothing that a flush could cost.
 const GAP_PAGES: u64 = 64;
+/// Pages of a block of 2 MiB.
+const BLOCK_PAGES: u64 = 512;
 
 /// The number of the batch that something was gathered into, from 1. Zero was never gathered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -41,6 +43,7 @@ impl Stamp {
 #[repr(C)]
 pub struct Batch {
     settled: u64,
+    /// Pages that may lie between two unloads of a run, now.
     gap: u64,
     /// End of the run that grows.
     tip: u64,
@@ -50,6 +53,8 @@ pub struct Batch {
     /// First page of the run that grows, or `tip`: there is none. The first of a ring's next batch follows the last of
     /// this one, and the run begins where that ended.
     first: u64,
+    /// The gap that each batch begins with.
+    narrow_gap: u64,
     /// Runs in `earlier`.
     count: u32,
     has_tables: bool,
@@ -81,6 +86,7 @@ impl Batch {
             open: 1,
             settled: 0,
             gap: if has_ranges { GAP_PAGES } else { 0 },
+            narrow_gap: if has_ranges { GAP_PAGES } else { 0 },
             count: 0,
             has_tables: false,
             is_quarantined: false,
@@ -102,8 +108,10 @@ impl Batch {
     /// The same, from the page with this number on.
     #[inline]
     pub(crate) fn add_pages(&mut self, page: u64, pages: u64) -> Stamp {
-        // A gap as long as what is added, as between two blocks, is passed over, too.
-        if page.wrapping_sub(self.tip) <= if self.gap == 0 { 0 } else { self.gap.max(pages) } {
+        // Between two blocks is as much as a block, and nothing in it: passed over, for the rest of the batch.
+        let reach = if self.gap == 0 { 0 } else { self.gap.max(pages.min(BLOCK_PAGES)) };
+        if page.wrapping_sub(self.tip) <= reach {
+            self.gap = reach;
             return self.extend(page, pages);
         }
         self.open_run(Run { first: page, end: page.saturating_add(pages) });
@@ -226,6 +234,7 @@ impl Batch {
         let earlier = self.earlier.get(..self.count as usize).unwrap_or_default();
         self.open = number.wrapping_add(1);
         (self.first, self.hull) = (self.tip, NOTHING);
+        self.gap = self.narrow_gap;
         (self.tally, self.count) = (0, 0);
         (self.has_tables, self.since_us) = (false, None);
         Work {

@@ -212,9 +212,10 @@ pub(crate) fn fill(slots: &[Entry], descriptor: u64) {
 
 #[inline(always)]
 fn store_each(slots: &[Entry], mut descriptor: u64, step: u64) {
-    let (eights, rest) = slots.as_chunks::<8>();
-    for eight in eights {
-        for slot in eight {
+    // 64 KiB at a time.
+    let (sixteens, rest) = slots.as_chunks::<16>();
+    for sixteen in sixteens {
+        for slot in sixteen {
             slot.store(descriptor);
             descriptor = descriptor.wrapping_add(step);
         }

@@ -19,7 +19,21 @@ fn pages_of(command: Command) -> (u64, u64) {
 fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
     let ring = (0u64..300, 1u64..8).prop_map(|(slot, pages)| (0x1000 + slot * 8, pages));
     let far = (0u64..1 << 14, 1u64..60);
-    proptest::collection::vec(proptest::prop_oneof![4 => ring, 1 => far], 1..90)
+    let block = (0u64..16).prop_map(|slot| (slot * 1024, 512));
+    proptest::collection::vec(proptest::prop_oneof![4 => ring, 1 => far, 1 => block], 1..90)
+}
+
+/// Would miss: a command for each block of a ring of blocks, or a gap as long for pages, whose neighbours are in use.
+#[test]
+fn blocks_of_a_ring_are_one_run_and_pages_as_far_apart_are_not() {
+    let mut batch = batch(true);
+    for (pages, runs) in [(512, 1), (3, 4), (512, 1)] {
+        for slot in 0..4 {
+            let _ = batch.add(iova(0x10_0000 + slot * 1024), pages);
+        }
+        assert_eq!(batch.runs(), runs, "of {pages} pages");
+        let _ = batch.close(Scope::Runs);
+    }
 }
 
 proptest! {
@@ -29,23 +43,26 @@ proptest! {
         let scopes = if has_ranges { [Scope::Runs, Scope::Range, Scope::Context] } else { [Scope::Pages; 3] };
         for scope in scopes {
             let mut batch = batch(has_ranges);
-            for (first, pages) in &ranges {
-                prop_assert_eq!(batch.add(iova(*first), *pages), Stamp::new(1));
-            }
-            let mut commands: Vec<(u64, u64)> = {
-                let work = batch.close(scope);
-                if let Some(single) = work.single() {
-                    prop_assert_eq!(work.commands().collect::<Vec<_>>(), [single]);
+            // The second begins where the first has ended.
+            for number in 1..=2 {
+                for (first, pages) in &ranges {
+                    prop_assert_eq!(batch.add(iova(*first), *pages), Stamp::new(number));
                 }
-                work.commands().map(pages_of).collect()
-            };
-            commands.sort_unstable();
-            for (first, pages) in &ranges {
-                let is_covered = commands.iter().any(|(start, end)| *start <= *first && first + pages <= *end)
-                    || (*first..first + pages).all(|page| commands.binary_search(&(page, page + 1)).is_ok());
-                prop_assert!(is_covered, "{first:#x} by {scope:?}");
+                let mut commands: Vec<(u64, u64)> = {
+                    let work = batch.close(scope);
+                    if let Some(single) = work.single() {
+                        prop_assert_eq!(work.commands().collect::<Vec<_>>(), [single]);
+                    }
+                    work.commands().map(pages_of).collect()
+                };
+                commands.sort_unstable();
+                for (first, pages) in &ranges {
+                    let is_covered = commands.iter().any(|(start, end)| *start <= *first && first + pages <= *end)
+                        || (*first..first + pages).all(|page| commands.binary_search(&(page, page + 1)).is_ok());
+                    prop_assert!(is_covered, "{first:#x} by {scope:?} of batch {number}");
+                }
+                prop_assert!(batch.is_empty());
             }
-            prop_assert!(batch.is_empty());
             prop_assert_eq!(batch.close(scope).commands().count(), 0);
         }
     }
