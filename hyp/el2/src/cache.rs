@@ -16,6 +16,7 @@ macro_rules! each_line {
         // SAFETY: cleaning loses no data, and what is invalidated is cleaned first; the addresses are mapped.
         unsafe {
             core::arch::asm!(
+                ".p2align 4",
                 concat!("2: ", $operation, ", {at}"),
                 "add {at}, {at}, {line}",
                 "cmp {at}, {end}",

@@ -1,7 +1,8 @@
 //! Writing guest RAM: scrub before a boot, then the images from the bundle.
 //!
 //! Through the CPU's 2 MiB window, so that no guest memory stays mapped at EL2. Everything is cleaned to the point of
-//! coherency: a guest starts with its caches off.
+//! coherency: a guest starts with its caches off. The loops are aligned so that each lies in one page of text: an emulator
+//! looks the way up at every turn of one that does not.
 
 use core::sync::atomic::Ordering::{Acquire, Release};
 
@@ -81,6 +82,7 @@ fn scrub(range: AddrRange<PhysAddr>) {
         // SAFETY: the window maps these whole pages of guest memory, Normal write-back, for this CPU alone.
         unsafe {
             core::arch::asm!(
+                ".p2align 6",
                 "2:",
                 ".irp offset, 0, 16, 32, 48, 64, 80, 96, 112",
                 "stp xzr, xzr, [{at}, #\\offset]",
@@ -110,6 +112,7 @@ fn copy(source: &[u8], target: PhysAddr) {
             // aligned, and the bundle does not overlap guest memory.
             unsafe {
                 core::arch::asm!(
+                    ".p2align 6",
                     "2:",
                     ".irp offset, 0, 16, 32, 48",
                     "ldp {first}, {second}, [{from}, #\\offset]",
