@@ -7,6 +7,8 @@
 
 mod entry;
 mod region;
+#[cfg(test)]
+pub mod tally;
 
 use bulkhead_core::{
     addr::{Iova, PhysAddr},

@@ -9,6 +9,9 @@ use loom::sync::atomic::AtomicU64;
 
 use bulkhead_core::addr::PhysAddr;
 
+#[cfg(test)]
+use super::tally;
+
 /// A descriptor that maps nothing.
 pub const ZERO: u64 = 0;
 
@@ -34,22 +37,30 @@ impl Entry {
     /// Stores a descriptor.
     #[inline]
     pub fn store(&self, value: u64) {
+        #[cfg(test)]
+        tally::note(|tally| tally.stores += 1);
         self.0.store(value, Relaxed);
     }
 
     /// What it holds.
     #[inline]
     pub fn load(&self) -> u64 {
+        #[cfg(test)]
+        tally::note(|tally| tally.loads += 1);
         self.0.load(Relaxed)
     }
 
     /// Stores a descriptor, and yields what was there, in one step.
     pub fn exchange(&self, value: u64) -> u64 {
+        #[cfg(test)]
+        tally::note(|tally| tally.exchanges += 1);
         self.0.swap(value, Relaxed)
     }
 
     /// Replaces `old` by `new`, or yields what is there instead.
     pub fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
+        #[cfg(test)]
+        tally::note(|tally| tally.exchanges += 1);
         self.0.compare_exchange(old, new, Relaxed, Relaxed).map(|_| ())
     }
 }

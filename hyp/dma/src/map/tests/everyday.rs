@@ -6,7 +6,10 @@ use super::{
     STRATEGIES,
     harness::{Machine, PHYS, RAM_BYTES, segment},
 };
-use crate::map::{AnyMap, Direction, LoadError, MapParams, Segment};
+use crate::{
+    map::{AnyMap, Direction, LoadError, MapParams, Segment},
+    tree::tally::{self, Tally},
+};
 
 /// A segment list of every kind that loads tell apart.
 fn lists() -> [std::vec::Vec<Segment>; 7] {
@@ -59,6 +62,24 @@ fn loads_reach_their_segments_and_nothing_else() {
         assert_eq!((machine.space.leased_pages(), machine.space.leaf_tables()), (0, (0, 0)), "{strategy:?}");
         // The root and the tables of two GiB.
         assert_eq!(machine.pool.out(), 3, "{strategy:?}");
+    }
+}
+
+/// Would miss: a page that is stored twice, a table that is read, or a read-modify-write on the way of a packet.
+#[test]
+fn a_page_takes_two_stores_and_nothing_else() {
+    let mut machine = Machine::new(DmamapStrategy::Reserve);
+    let pages = machine.create(0, &MapParams::new(0x1_0000, 8)).expect("room").handle;
+    let block = MapParams { align: 2 << 20, ..MapParams::new(2 << 20, 1) };
+    let block = machine.create(0, &block).expect("room").handle;
+    let lists = lists().map(|list| (pages, 1, list));
+    for (handle, span, mut list) in lists.into_iter().chain([(block, 512, [segment(0, 2 << 20)].to_vec())]) {
+        tally::take();
+        let loaded = machine.load(handle, Direction::Both, &mut list).expect("fits");
+        machine.unload(handle).expect("a map");
+        let entries = u64::from(loaded / span);
+        assert_eq!(tally::take(), Tally { stores: 2 * entries, loads: 0, exchanges: 0 }, "{list:?}");
+        machine.sync(0);
     }
 }
 
