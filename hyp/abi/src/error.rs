@@ -30,7 +30,8 @@ errors! {
     /// No such function, or none for this VM: it has no device with `dma = "dmamap"` (DEN 0028: -1).
     #[error("no such function")]
     NotSupported = -1,
-    /// An argument has no meaning: an unknown direction, a constraint that is no power of two, a reserved bit set.
+    /// An argument has no meaning: an unknown direction, a constraint that is no power of two, a reserved bit set; or a
+    /// segment is no whole blocks, in a map that is made of blocks.
     #[error("invalid argument")]
     Invalid = -3,
     /// The channel's number is too high.

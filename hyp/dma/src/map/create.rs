@@ -133,7 +133,8 @@ impl<'t> Space<'t> {
             record.link = NONE;
             record.wish = plan.wish;
         }
-        if kind == Kind::Pages && plan.wish == Wish::pages(plan.wish.pages) && plan.wish.pages <= SHORT {
+        let is_plain = plan.wish == Wish::pages(plan.wish.pages) && plan.boundary == 0;
+        if kind == Kind::Pages && is_plain && plan.wish.pages <= SHORT {
             self.again = Again { params: *params, plan };
         }
         Ok(Created { handle, base: Iova::new(u64::from(base) << 12), bytes: u64::from(lease_pages) << 12 })

@@ -87,7 +87,8 @@ pub struct MapParams {
     /// Most segments of a load.
     pub max_segments: u32,
     /// The lease starts at a multiple of this power of two, in bytes. With 2 MiB and a size of at least as much, the
-    /// map is made of blocks: it takes segments of whole, aligned blocks of 2 MiB alone, each with one store.
+    /// map is made of blocks, unless a boundary could lie inside: it takes segments of whole, aligned blocks of 2 MiB
+    /// alone, each with one store.
     pub align: u64,
     /// No segment crosses a multiple of this power of two, in bytes, of at least a page; 0: any may.
     pub boundary: u64,
@@ -126,11 +127,14 @@ impl MapParams {
         if !is_sound {
             return Err(CreateError::BadParams { max_size, max_segments });
         }
-        let is_blocks = has_blocks && align >= BLOCK_2M && max_size >= BLOCK_2M;
-        // A segment can begin and end within a page, so that each can take a page more than its bytes.
-        let mut capacity = if is_blocks { pages.next_multiple_of(512) } else { pages + u64::from(max_segments) };
-        let mut align_pages = (align / PAGE_SIZE).max(1);
         let boundary_pages = boundary / PAGE_SIZE;
+        let block_pages = pages.next_multiple_of(512);
+        // Loads of blocks look at no boundary: none may lie inside.
+        let is_whole = boundary_pages == 0 || block_pages < boundary_pages;
+        let is_blocks = has_blocks && align >= BLOCK_2M && max_size >= BLOCK_2M && is_whole;
+        // A segment can begin and end within a page, so that each can take a page more than its bytes.
+        let mut capacity = if is_blocks { block_pages } else { pages + u64::from(max_segments) };
+        let mut align_pages = (align / PAGE_SIZE).max(1);
         let is_short = boundary_pages == 0 || capacity < boundary_pages;
         if !is_short {
             // A segment that would cross a boundary begins after it: at worst as many pages are left out as are used.

@@ -1,6 +1,7 @@
 //! Maps under every strategy, against a device that remembers all it ever reached.
 
 mod attacks;
+mod constraints;
 mod everyday;
 mod growth;
 mod harness;

@@ -144,27 +144,6 @@ fn a_create_that_fails_takes_nothing() {
     machine.create(0, &small).expect("its place");
 }
 
-/// Would miss: a device of 32 bits, or fewer, that cannot reach its lease; a segment over a boundary.
-#[test]
-fn constraints_hold() {
-    for strategy in STRATEGIES {
-        let mut machine = Machine::new(strategy);
-        let params = MapParams { align: 0x8000, boundary: 0x1_0000, limit: 0xff_ffff, ..MapParams::new(0x1_0000, 17) };
-        let handle = machine.create(0, &params).expect("room").handle;
-        let mut list = [segment(0x800, 0x7000), segment(0x1_0000, 0xf000), segment(0x4_0000, 0x2000)];
-        machine.load(handle, Direction::Both, &mut list).expect("fits");
-        for segment in list {
-            let (first, last) = (segment.iova.as_u64(), segment.iova.as_u64() + segment.bytes() - 1);
-            assert_eq!(first >> 16, last >> 16, "{strategy:?} {segment:?}");
-            assert!(last <= 0xff_ffff, "{strategy:?} {segment:?}");
-        }
-        machine.unload(handle).expect("a map");
-        machine.sync(0);
-        let crossing = machine.load(handle, Direction::Both, &mut [segment(0x800, 0x1_0000)]);
-        assert_eq!(crossing, Err(LoadError::TooLong(0)), "{strategy:?}");
-    }
-}
-
 /// Would miss: a guard page that is mapped; a fault named after the wrong map.
 #[test]
 fn guard_pages_fault_and_are_named() {
