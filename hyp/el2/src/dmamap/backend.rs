@@ -72,11 +72,13 @@ impl Claimed<'_> {
         self.guard.queue.as_mut().ok_or(Error::Quarantined)
     }
 
-    /// Flushes, and gives back what that has freed.
+    /// Flushes, and gives back what that has freed, and with `is_now` what an earlier flush has: EL2's timer gives nothing
+    /// back.
     fn flush(&mut self, is_now: bool) -> Result<(), Error> {
         let maps = self.maps;
         let queue = self.queue()?;
-        if queue.flush(maps, is_now)? && (queue.has_tables || queue.channel.has_retired()) {
+        let is_flushed = queue.flush(maps, is_now)? || is_now;
+        if is_flushed && (queue.has_tables || queue.channel.has_retired()) {
             let mut ground = maps.ground.lock();
             let ground = &mut *ground;
             if let Some(space) = &mut ground.space {
