@@ -166,7 +166,7 @@ impl Channel<'_> {
         segments: &mut [Segment],
     ) -> Result<u32, LoadError> {
         let record = self.find(handle).map_err(|_| LoadError::NoMap)?;
-        let is_plain = Wish { pages: 0, ..record.wish } == Wish::pages(0);
+        let is_plain = Wish { pages: 0, ..record.wish } == Wish::pages(0) && record.boundary == 0;
         // What the map itself had is still attached: the space takes it off.
         if self.strategy != DmamapStrategy::Magazine || !is_plain || record.is_listed {
             return Err(LoadError::NeedsSpace);

@@ -25,7 +25,7 @@ impl World {
         match self.random(16) {
             0 => params = MapParams { align: BLOCK_2M, ..MapParams::new(BLOCK_2M, 1) },
             1 => params.limit = 0x7f_ffff,
-            2 => params.boundary = 0x4000,
+            2 => params.boundary = 0x1000 << self.random(3),
             3 => params.align = 0x8000,
             _ => {}
         }
@@ -83,6 +83,10 @@ impl World {
                     return Err(format!("{segments:x?} are not within {lease:x?} without its guard page"));
                 }
                 for segment in &segments {
+                    let (first, last) = (segment.iova.as_u64(), segment.iova.as_u64() + segment.bytes() - 1);
+                    if params.boundary != 0 && first / params.boundary != last / params.boundary {
+                        return Err(format!("{segment:x?} is across {:#x}", params.boundary));
+                    }
                     self.note(segment.iova.as_u64() / PAGE_SIZE);
                     self.note((segment.iova.as_u64() + segment.bytes() - 1) / PAGE_SIZE);
                 }
