@@ -126,22 +126,22 @@ pub fn doorbells(driver: &mut Smmu<Fake<true>>) -> u64 {
 }
 
 /// A flush: proven, or not.
-type Flush = fn(&mut Smmu<Fake<false>>, Vmid, Ipa) -> Result<Synced, Error>;
+type Flush = fn(&mut Smmu<Fake<false>>, Vmid, Ipa) -> Option<Synced>;
 
 const REAL: Flush = |driver, vmid, ipa| {
     let range = Invalidation::Range { ipa, num: 27, scale: 2, is_leaf: true };
     let mark = PROGRESS.mark();
     match driver.submit(vmid, range, mark) {
-        Ok(ticket) => driver.wait(ticket),
-        Err(error) => Err(error),
+        Ok(ticket) => driver.wait(ticket).ok(),
+        Err(_) => None,
     }
 };
-/// What the fake's memory takes more than memory does: the addresses of the four words.
-const IDLE: Flush = |driver, vmid, ipa| {
-    for _ in 0..4 {
-        driver.platform().memory[0].store(ipa.as_u64(), Relaxed);
+/// What the fake's memory takes more than memory does: the addresses of the four words, found and stored.
+const IDLE: Flush = |driver, _, ipa| {
+    for word in 0..4 {
+        driver.platform().memory[0].store(ipa.as_u64().wrapping_add(word * 8), Relaxed);
     }
-    Err(Error::FlushUnsure { vmid })
+    None
 };
 
 /// Where the driver tells how far it is.
@@ -158,7 +158,7 @@ pub fn run() {
     meter::measure_net("submission: TLBI, SYNC, doorbell, completion", 1, REAL, IDLE, |flush, rounds| {
         let flush = core::hint::black_box(flush);
         for round in 0..rounds {
-            done = done.wrapping_add(u64::from(flush(&mut driver, vmid, Ipa::new(round << 12)).is_ok()));
+            done = done.wrapping_add(u64::from(flush(&mut driver, vmid, Ipa::new(round << 12)).is_some()));
         }
     });
     if done != driver.vmid_counters(vmid).syncs {

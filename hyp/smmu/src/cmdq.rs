@@ -86,9 +86,19 @@ pub(crate) struct Cmdq {
     /// One past the last command that was refused: what was submitted before, and not known to be complete, is not
     /// relied upon.
     suspect_below: u64,
+    /// Where position 0 would be for the slots of this lap to follow it without a wrap.
+    lap_base: u64,
+    /// Position up to which two commands go in at once: in this lap, with room for them. 0 where lines have to be cleaned,
+    /// and for good once a command was refused.
+    at_once: u64,
+    /// CMDQ_CONS when everything that was put in is complete; [`NEVER`] once a command was refused.
+    drained: u64,
     timeout_us: u64,
     pub(crate) counters: CommandCounters,
 }
+
+/// No value of a register.
+const NEVER: u64 = u64::MAX;
 
 /// How often an error may come back in one wait before the queue is given up.
 const MAX_ERRORS: u32 = 4;
@@ -96,7 +106,7 @@ const MAX_ERRORS: u32 = 4;
 impl Cmdq {
     /// An empty queue of `2^log2` commands at `base`, aligned to its size.
     pub(crate) fn new(base: PhysAddr, log2: u8, is_coherent: bool, timeout_us: u64) -> Self {
-        Self {
+        let mut queue = Self {
             base,
             offset_mask: (COMMAND_BYTES << log2) - 1,
             index_mask: (2 << log2) - 1,
@@ -106,8 +116,24 @@ impl Cmdq {
             done: 0,
             limit: 1 << log2,
             suspect_below: 0,
+            lap_base: 0,
+            at_once: 0,
+            drained: 0,
             timeout_us,
             counters: CommandCounters::default(),
+        };
+        queue.plan();
+        queue
+    }
+
+    /// Finds how far [`send_at_once`](Self::send_at_once) can go from here.
+    fn plan(&mut self) {
+        let lap = self.put & !(self.entries() - 1);
+        self.lap_base = self.base.as_u64().wrapping_sub(lap.wrapping_mul(COMMAND_BYTES));
+        let is_free = self.is_coherent && self.suspect_below == 0;
+        self.at_once = if is_free { self.limit.min(lap.wrapping_add(self.entries())) } else { 0 };
+        if self.suspect_below != 0 {
+            self.drained = NEVER;
         }
     }
 
@@ -136,47 +162,59 @@ impl Cmdq {
         self.put
     }
 
-    /// Sends one command and its CMD_SYNC by one write of PROD, and waits for nothing. `tell` is called with the
-    /// position after them before the SMMU can see them.
-    #[inline]
+    /// Sends one command and its CMD_SYNC by one write of PROD, where nothing has to be looked at first: the position of
+    /// the command. `tell` is called with the position after them before the SMMU can see them.
+    #[inline(always)]
+    pub(crate) fn send_at_once<P: Platform>(
+        &mut self,
+        platform: &mut P,
+        command: [u64; 2],
+        tell: impl FnOnce(u64),
+    ) -> Option<u64> {
+        const SHIFT: u32 = COMMAND_BYTES.trailing_zeros();
+        let start = self.put;
+        let end = start.wrapping_add(2);
+        if end > self.at_once {
+            return None;
+        }
+        let slot = self.lap_base.wrapping_add(start.wrapping_shl(SHIFT));
+        Self::store(platform, PhysAddr::new(slot), command);
+        Self::store(platform, PhysAddr::new(slot.wrapping_add(COMMAND_BYTES)), Command::Sync.encode());
+        self.put = end;
+        tell(end);
+        let prod = self.register(end);
+        self.drained = prod.into();
+        // The tables' stores and the entries are visible before PROD (3.5.1, 3.21.3).
+        platform.barrier();
+        platform.write32(offset::CMDQ_PROD, prod);
+        Some(start)
+    }
+
+    /// The same, once there is room, and with lines cleaned: the position of the command.
+    #[cold]
     pub(crate) fn send<P: Platform>(
         &mut self,
         platform: &mut P,
         command: [u64; 2],
         tell: impl FnOnce(u64),
-    ) -> Result<(), Error> {
-        let end = self.put.wrapping_add(2);
-        if end > self.limit || !self.is_coherent {
-            return self.send_slowly(platform, command, tell);
-        }
-        let (first, second) = (self.slot(self.put), self.slot(self.put.wrapping_add(1)));
-        Self::store(platform, first, command);
-        Self::store(platform, second, Command::Sync.encode());
-        self.put = end;
-        tell(end);
-        // The tables' stores and the entries are visible before PROD (3.5.1, 3.21.3).
-        platform.barrier();
-        platform.write32(offset::CMDQ_PROD, self.register(end));
-        Ok(())
-    }
-
-    /// As [`send`](Self::send), where there is no room, or lines have to be cleaned.
-    #[cold]
-    fn send_slowly<P: Platform>(
-        &mut self,
-        platform: &mut P,
-        command: [u64; 2],
-        tell: impl FnOnce(u64),
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         self.make_room(platform, 2)?;
+        let start = self.put;
         for words in [command, Command::Sync.encode()] {
             self.write_words(platform, self.slot(self.put), words);
             self.put += 1;
         }
+        self.publish(platform, tell);
+        Ok(start)
+    }
+
+    /// Lets the SMMU see what was put in.
+    fn publish<P: Platform>(&mut self, platform: &mut P, tell: impl FnOnce(u64)) {
         tell(self.put);
+        let prod = self.register(self.put);
+        self.drained = if self.suspect_below == 0 { prod.into() } else { NEVER };
         platform.barrier();
-        platform.write32(offset::CMDQ_PROD, self.register(self.put));
-        Ok(())
+        platform.write32(offset::CMDQ_PROD, prod);
     }
 
     /// Sends `commands`, at most a queue-full, and their CMD_SYNC, and waits for nothing but an empty queue. The
@@ -194,9 +232,7 @@ impl Cmdq {
             self.push(platform, command);
         }
         self.push(platform, Command::Sync);
-        tell(self.put);
-        platform.barrier();
-        platform.write32(offset::CMDQ_PROD, self.register(self.put));
+        self.publish(platform, tell);
         Ok(start)
     }
 
@@ -273,8 +309,7 @@ impl Cmdq {
     /// Whether everything that was put in is complete, by one read of CONS, and no command was ever refused.
     #[inline]
     pub(crate) fn is_drained<P: Platform>(&mut self, platform: &mut P) -> bool {
-        let cons = platform.read32(offset::CMDQ_CONS);
-        if (cons ^ self.register(self.put)) & self.index_mask != 0 || self.suspect_below != 0 {
+        if u64::from(platform.read32(offset::CMDQ_CONS)) != self.drained {
             return false;
         }
         self.done = self.put;
@@ -361,6 +396,7 @@ impl Cmdq {
         if !self.is_stuck {
             self.limit = consumed.wrapping_add(self.entries());
         }
+        self.plan();
         // ERR keeps its last value: it says something only while CMDQ_ERR is active (6.3, SMMU_CMDQ_CONS).
         if consumed != self.put
             && (CMDQ_CONS::ERR.read(cons) != 0 || is_late)
@@ -368,6 +404,7 @@ impl Cmdq {
         {
             let reason = CommandError::from_cons(cons);
             self.suspect_below = consumed.wrapping_add(1);
+            self.plan();
             self.counters.refused += 1;
             *errors += 1;
             if *errors <= MAX_ERRORS {
@@ -382,6 +419,7 @@ impl Cmdq {
         self.counters.timeouts += 1;
         self.is_stuck = true;
         self.limit = self.put;
+        self.plan();
         let (cons, prod) = (self.register(self.done), self.register(self.put));
         Error::QueueStuck { cons, prod, timeout_us: self.timeout_us }
     }

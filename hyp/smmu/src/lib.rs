@@ -36,4 +36,4 @@ pub use gerror::GerrorReport;
 pub use platform::Platform;
 pub use pmcg::{Pmcg, PmcgError, PmcgRegisters, Translations};
 pub use smmu::{Config, Counters, Flushed, Polled, Smmu, StreamInfo, StreamState, VmidCounters, panic_abort};
-pub use ticket::{Invalidation, Mark, Progress, Synced, Ticket};
+pub use ticket::{Failed, Invalidation, Mark, Progress, Synced, Ticket};

@@ -195,6 +195,8 @@ pub struct Smmu<P> {
     /// Shared by every stream that has no owner.
     stray_budget: FaultBudget,
     counters: Counters,
+    /// Why the last flush failed that did.
+    failure: Error,
 }
 
 impl<P: Platform> Smmu<P> {

@@ -83,6 +83,12 @@ impl Ticket {
     }
 }
 
+/// A flush that failed; the driver still knows why ([`Smmu::reason`](crate::Smmu::reason)). Of no size, so that
+/// flushes are answered in registers.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "the driver knows why"]
+pub struct Failed(pub(crate) ());
+
 /// Proof that the CMD_SYNC of a ticket is complete: what its commands name is forgotten, and every transaction that
 /// used it has finished (IHI 0070 3.21.1). Only the driver makes it.
 #[derive(PartialEq, Eq, Debug)]

@@ -58,9 +58,10 @@ impl Invalidate for Walker<'_> {
             Some(command) => self.0.submit(work.vmid(), invalidation(command), Mark::NEVER),
             None => self.0.submit_all(work.vmid(), work.commands().map(invalidation)),
         }
+        .map_err(|failed| self.0.reason(&failed))
     }
     fn wait(&mut self, ticket: Ticket) -> Result<Witness, Error> {
-        self.0.wait(ticket).map(Witness)
+        self.0.wait(ticket).map(Witness).map_err(|failed| self.0.reason(&failed))
     }
 }
 

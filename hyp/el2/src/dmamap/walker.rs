@@ -68,9 +68,12 @@ impl Invalidate for Walker {
             Command::Range { page, num, scale } => Invalidation::Range { ipa: address(page), num, scale, is_leaf },
             Command::Context => Invalidation::Context,
         };
-        self.with(|driver| match work.single() {
-            Some(command) => driver.submit(self.vmid, invalidation(command), self.mark),
-            None => driver.submit_all(self.vmid, work.commands().map(invalidation)),
+        self.with(|driver| {
+            let sent = match work.single() {
+                Some(command) => driver.submit(self.vmid, invalidation(command), self.mark),
+                None => driver.submit_all(self.vmid, work.commands().map(invalidation)),
+            };
+            sent.map_err(|failed| driver.reason(&failed))
         })
     }
 
@@ -80,7 +83,9 @@ impl Invalidate for Walker {
             if let Some(synced) = smmu::redeem(self.smmu, &ticket) {
                 return Ok(Witness(synced));
             }
-            if let Some(synced) = self.with(|driver| driver.poll(&mut ticket))? {
+            if let Some(synced) =
+                self.with(|driver| driver.poll(&mut ticket).map_err(|failed| driver.reason(&failed)))?
+            {
                 return Ok(Witness(synced));
             }
             core::hint::spin_loop();

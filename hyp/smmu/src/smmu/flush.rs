@@ -11,7 +11,7 @@ use crate::{
     command::Command,
     error::Error,
     platform::Platform,
-    ticket::{Invalidation, Mark, Progress, Synced, Ticket},
+    ticket::{Failed, Invalidation, Kind, Mark, Progress, Synced, Ticket},
 };
 
 /// Flushes of one VMID, by their commands.
@@ -114,26 +114,63 @@ impl<P: Platform> Smmu<P> {
     /// The stores to the tables were made before, and cleaned where the SMMU is not coherent; the barrier is here. With
     /// a `mark` taken after them, a flush of another that was submitted since and covers this one is shared: nothing
     /// is sent, the ticket is for its SYNC. After an error the streams of `vmid` are quarantined.
-    #[inline]
-    pub fn submit(&mut self, vmid: Vmid, what: Invalidation, mark: Mark) -> Result<Ticket, Error> {
-        let (command, kind) = what.command(vmid, self.features.has_range_invalidation);
-        let words = command.encode();
+    #[inline(always)]
+    pub fn submit(&mut self, vmid: Vmid, what: Invalidation, mark: Mark) -> Result<Ticket, Failed> {
+        let (command, kind) = what.command(vmid, true);
+        let words @ [low, high] = command.encode();
+        let has_command = kind != Kind::Range || self.features.has_range_invalidation;
         // Nothing was submitted since the mark: there is nothing to ride on.
-        if mark.0 < self.cmdq.position()
-            && let Some(ticket) = self.ride(vmid, words, mark)
+        let start = if has_command
+            && mark.0 >= self.cmdq.position()
+            && let progress = self.progress
+            && let Some(start) = self.cmdq.send_at_once(&mut self.platform, words, |end| progress.note_submitted(end))
         {
-            return Ok(ticket);
+            self.note(vmid, Last { words, start }, kind);
+            start
+        } else {
+            self.submit_slowly(vmid, low, high, kind, mark)?
+        };
+        Ok(Ticket { smmu: self.id, vmid, start, count: 2, since_us: Ticket::NEVER })
+    }
+
+    /// Rides on another's flush, or sends one where there is more to look at: the position of the command.
+    #[cold]
+    #[inline(never)]
+    fn submit_slowly(&mut self, vmid: Vmid, low: u64, high: u64, kind: Kind, mark: Mark) -> Result<u64, Failed> {
+        let (words, kind) = if kind == Kind::Range && !self.features.has_range_invalidation {
+            (Command::TlbiS12Vmall { vmid }.encode(), Kind::Context)
+        } else {
+            ([low, high], kind)
+        };
+        if let Some(start) = self.ride(vmid, words, mark) {
+            return Ok(start);
         }
         let progress = self.progress;
-        let tell = |position| progress.note_submitted(position);
-        if let Err(error) = self.cmdq.send(&mut self.platform, words, tell) {
-            return Err(self.fail(vmid, error));
+        let tell = |end| progress.note_submitted(end);
+        let sent = match self.cmdq.send_at_once(&mut self.platform, words, tell) {
+            Some(start) => Ok(start),
+            None => self.cmdq.send(&mut self.platform, words, tell),
+        };
+        match sent {
+            Ok(start) => {
+                self.note(vmid, Last { words, start }, kind);
+                Ok(start)
+            }
+            Err(error) => Err(self.fail(vmid, error)),
         }
-        let start = self.cmdq.position().wrapping_sub(2);
-        self.last = Last { words, start };
+    }
+
+    /// A flush of one command was sent.
+    #[inline(always)]
+    fn note(&mut self, vmid: Vmid, last: Last, kind: Kind) {
+        self.last = last;
         let count = &mut tally_of(&mut self.tallies, vmid).single[kind as usize];
         *count = count.wrapping_add(1);
-        Ok(Ticket { smmu: self.id, vmid, start, count: 2, since_us: Ticket::NEVER })
+    }
+
+    /// Why a flush failed: to be asked before the driver is let go.
+    pub const fn reason(&self, _: &Failed) -> Error {
+        self.failure
     }
 
     /// As [`submit`](Self::submit) for several invalidations, at most a queue-full with their CMD_SYNC; more than that
@@ -142,7 +179,7 @@ impl<P: Platform> Smmu<P> {
         &mut self,
         vmid: Vmid,
         what: impl Iterator<Item = Invalidation> + Clone,
-    ) -> Result<Ticket, Error> {
+    ) -> Result<Ticket, Failed> {
         if what.clone().nth(self.cmdq.capacity()).is_some() {
             return self.submit(vmid, Invalidation::Context, Mark::NEVER);
         }
@@ -170,7 +207,7 @@ impl<P: Platform> Smmu<P> {
     /// gets `None` lets go of the lock before it asks again. The first `None` starts the ticket's time; once that is
     /// up the answer is an error, and the streams of its VMID are quarantined.
     #[inline]
-    pub fn poll(&mut self, ticket: &mut Ticket) -> Result<Option<Synced>, Error> {
+    pub fn poll(&mut self, ticket: &mut Ticket) -> Result<Option<Synced>, Failed> {
         if self.is_surely_done(ticket.smmu) {
             return Ok(Some(Synced::new(ticket)));
         }
@@ -179,11 +216,13 @@ impl<P: Platform> Smmu<P> {
 
     /// Polls until the ticket's SYNC is complete or its time is up, holding the driver all the while.
     #[inline]
-    pub fn wait(&mut self, ticket: Ticket) -> Result<Synced, Error> {
+    pub fn wait(&mut self, ticket: Ticket) -> Result<Synced, Failed> {
         if self.is_surely_done(ticket.smmu) {
             return Ok(Synced::new(&ticket));
         }
-        self.wait_slowly(ticket)
+        // Taken apart, so that it need not be in memory for this.
+        let Ticket { smmu, vmid, start, count, since_us } = ticket;
+        self.wait_slowly(smmu, vmid, start, count, since_us)
     }
 
     /// Whether everything that was ever submitted is done, by one look at the queue.
@@ -197,7 +236,16 @@ impl<P: Platform> Smmu<P> {
     }
 
     #[cold]
-    fn wait_slowly(&mut self, mut ticket: Ticket) -> Result<Synced, Error> {
+    #[inline(never)]
+    fn wait_slowly(
+        &mut self,
+        smmu: SmmuId,
+        vmid: Vmid,
+        start: u64,
+        count: u32,
+        since_us: u64,
+    ) -> Result<Synced, Failed> {
+        let mut ticket = Ticket { smmu, vmid, start, count, since_us };
         loop {
             if let Some(synced) = self.poll_slowly(&mut ticket)? {
                 return Ok(synced);
@@ -207,7 +255,7 @@ impl<P: Platform> Smmu<P> {
     }
 
     #[cold]
-    fn poll_slowly(&mut self, ticket: &mut Ticket) -> Result<Option<Synced>, Error> {
+    fn poll_slowly(&mut self, ticket: &mut Ticket) -> Result<Option<Synced>, Failed> {
         let now_us = self.platform.now_us();
         ticket.since_us = ticket.since_us.min(now_us);
         let is_late = now_us.saturating_sub(ticket.since_us) > self.cmdq.timeout_us();
@@ -224,20 +272,20 @@ impl<P: Platform> Smmu<P> {
         }
     }
 
-    /// A ticket for the last flush, if it does what `command` asks for.
-    #[cold]
-    fn ride(&mut self, vmid: Vmid, words: [u64; 2], mark: Mark) -> Option<Ticket> {
+    /// Position of the last flush's command, if it does what `words` ask for.
+    fn ride(&mut self, vmid: Vmid, words: [u64; 2], mark: Mark) -> Option<u64> {
         let Last { words: sent, start } = self.last;
         if start == 0 || start < mark.0 || start < self.cmdq.suspect_below() || !does_cover(sent, words) {
             return None;
         }
         tally_of(&mut self.tallies, vmid).rides += 1;
-        Some(Ticket { smmu: self.id, vmid, start, count: 2, since_us: Ticket::NEVER })
+        Some(start)
     }
 
     #[cold]
-    fn fail(&mut self, vmid: Vmid, error: Error) -> Error {
+    fn fail(&mut self, vmid: Vmid, error: Error) -> Failed {
         self.quarantine_vmid(vmid);
-        error
+        self.failure = error;
+        Failed(())
     }
 }

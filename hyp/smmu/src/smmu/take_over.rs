@@ -52,6 +52,7 @@ impl<P: Platform> Smmu<P> {
                 streams: Vec::new(),
                 stray_budget: config.budget(),
                 counters: Counters::default(),
+                failure: Error::QueueStuck { cons: 0, prod: 0, timeout_us: config.timeout_us },
                 tallies: Default::default(),
                 last: Last::default(),
                 progress: &UNSHARED,

@@ -121,8 +121,9 @@ impl Invalidate for Walker {
             let late: Vec<Invalidation> = late.map(|command| self.told(command, is_leaf)).collect();
             let due = mem::replace(&mut self.held, late);
             if !due.is_empty() {
-                let ticket = self.smmu.submit_all(work.vmid(), due.into_iter())?;
-                let _ = self.smmu.wait(ticket)?;
+                let sent = self.smmu.submit_all(work.vmid(), due.into_iter());
+                let done = sent.and_then(|ticket| self.smmu.wait(ticket));
+                let _ = done.map_err(|failed| self.smmu.reason(&failed))?;
             }
             return Ok(Pass::Held(work.vmid()));
         }
@@ -133,12 +134,12 @@ impl Invalidate for Walker {
                 self.smmu.submit_all(work.vmid(), all.into_iter())
             }
         };
-        ticket.map(Pass::Sent)
+        ticket.map(Pass::Sent).map_err(|failed| self.smmu.reason(&failed))
     }
 
     fn wait(&mut self, pass: Pass) -> Result<Witness, Error> {
         match pass {
-            Pass::Sent(ticket) => self.smmu.wait(ticket).map(Witness::Real),
+            Pass::Sent(ticket) => self.smmu.wait(ticket).map(Witness::Real).map_err(|failed| self.smmu.reason(&failed)),
             Pass::Held(vmid) => Ok(Witness::Forged(vmid)),
         }
     }

@@ -98,16 +98,17 @@ impl Invalidate for Walker {
 
     fn submit(&mut self, work: &Work<'_>) -> Result<Ticket, Error> {
         let (is_leaf, is_short) = (work.is_leaf(), self.is_short);
-        match work.single() {
+        let sent = match work.single() {
             Some(command) => self.smmu.submit(work.vmid(), told(command, is_leaf, is_short), Mark::NEVER),
             None => {
                 let all: Vec<Invalidation> = work.commands().map(|command| told(command, is_leaf, is_short)).collect();
                 self.smmu.submit_all(work.vmid(), all.into_iter())
             }
-        }
+        };
+        sent.map_err(|failed| self.smmu.reason(&failed))
     }
     fn wait(&mut self, ticket: Ticket) -> Result<Witness, Error> {
-        self.smmu.wait(ticket).map(Witness)
+        self.smmu.wait(ticket).map(Witness).map_err(|failed| self.smmu.reason(&failed))
     }
 }
 

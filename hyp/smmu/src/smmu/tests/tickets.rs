@@ -182,10 +182,13 @@ fn a_refused_command_fails_its_ticket_and_quarantines() {
             let mark = progress.mark();
             let ticket = smmu.submit(VMID, what, mark).expect("room");
             let rider = smmu.submit(VMID, page(0), mark).expect("room");
-            assert_eq!(smmu.wait(ticket), Err(Error::FlushUnsure { vmid: VMID }));
+            assert_eq!(
+                smmu.wait(ticket).map_err(|failed| smmu.reason(&failed)),
+                Err(Error::FlushUnsure { vmid: VMID })
+            );
             assert_eq!(smmu.find_stream(STREAM).map(|info| info.state), Some(StreamState::Quarantined));
             assert_eq!(progress.redeem(&rider), None);
-            assert_eq!(smmu.wait(rider), Err(Error::FlushUnsure { vmid: VMID }));
+            assert_eq!(smmu.wait(rider).map_err(|failed| smmu.reason(&failed)), Err(Error::FlushUnsure { vmid: VMID }));
             let later = smmu.submit(VMID, page(1), Mark::NEVER).expect("room");
             let _synced = smmu.wait(later).expect("the queue goes on");
             model.assert_clean();
@@ -202,9 +205,11 @@ fn a_stuck_queue_ends_in_quarantine() {
     let mut ticket = smmu.submit(VMID, page(0), Mark::NEVER).expect("room");
     assert_eq!(smmu.poll(&mut ticket), Ok(None));
     model.sleep(200_000);
-    assert!(matches!(smmu.poll(&mut ticket), Err(Error::QueueStuck { timeout_us: 100_000, .. })));
+    let polled = smmu.poll(&mut ticket).map_err(|failed| smmu.reason(&failed));
+    assert!(matches!(polled, Err(Error::QueueStuck { timeout_us: 100_000, .. })));
     assert_eq!(smmu.find_stream(STREAM).map(|info| info.state), Some(StreamState::Quarantined));
-    assert!(matches!(smmu.submit(VMID, page(0), Mark::NEVER), Err(Error::QueueStuck { .. })));
+    let refused = smmu.submit(VMID, page(0), Mark::NEVER).map_err(|failed| smmu.reason(&failed));
+    assert!(matches!(refused, Err(Error::QueueStuck { .. })));
     model.repair();
     let later = smmu.submit(VMID, page(1), Mark::NEVER).expect("room");
     let _synced = smmu.wait(later).expect("done");
