@@ -37,7 +37,7 @@ errors! {
     /// The channel's number is too high.
     #[error("no such channel")]
     NoChannel = -16,
-    /// Another vCPU works on the channel; try again.
+    /// Another vCPU works on the channel, or the hypervisor on its CPU, where flushes are deferred; try again.
     #[error("channel is busy")]
     Busy = -17,
     /// No live map of this VM has this handle, or it belongs to another channel than the ring.

@@ -21,8 +21,8 @@ pub struct Constraints {
     /// The lease's first IOVA is a multiple of this power of two; 0 and 1 are the same, pages are always aligned.
     ///
     /// With 2 MiB or more, and a `max_size` of at least as much, the map may be made of blocks: it then takes segments of
-    /// whole blocks alone, `ipa` and `bytes` multiples of 2 MiB, and all others are [`Error::Invalid`](crate::Error::Invalid). The
-    /// strategy `reserve` does so, unless a multiple of `boundary` could lie inside.
+    /// whole blocks alone, `ipa` and `bytes` multiples of 2 MiB; others are [`Error::Invalid`](crate::Error::Invalid).
+    /// The strategy `reserve` does so, unless a multiple of `boundary` could lie inside.
     pub align: u64,
     /// Highest IOVA, in bytes and inclusive, that the device can put out: `ffff_ffff` for 32 bits, [`NO_LIMIT`] for any.
     pub limit: u64,

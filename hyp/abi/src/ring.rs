@@ -3,9 +3,9 @@
 //! A ring is page-aligned in the guest's RAM and crosses no multiple of [`BLOCK_BYTES`]: a [`Header`] of 256 bytes, then
 //! 2^n entries of 128 bytes. Indices run freely through 2^32; the entry of index i has place i modulo 2^n. The guest
 //! fills entries from its producer index on, stores the new producer (with release), and calls RING_RUN, which takes at
-//! most [`RUN_MAX`] entries: does each by what one read of each of its words says, and after the ONE flush of the whole run
-//! stores each entry's status, then the new consumer (with release). An entry that failed does not keep the next from
-//! being done. The hypervisor never reads its own index back, and the producer once a run.
+//! most [`RUN_MAX`] entries: does each by what one read of each of its words says, and after the ONE flush of the whole
+//! run stores each entry's status, then the new consumer (with release). An entry that failed does not keep the next
+//! from being done. The hypervisor never reads its own index back, and the producer once a run.
 //!
 //! All accesses of the hypervisor are of aligned words of 8 bytes, whole.
 

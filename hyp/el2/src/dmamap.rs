@@ -33,7 +33,7 @@ use self::{
     queue::{Published, Slot},
     storage::{Sizes, Storage},
 };
-use crate::{lock::Mutex, memory, pmcg, smmu, time};
+use crate::{lock::Mutex, memory, percpu::PerCpu, pmcg, smmu, time};
 
 /// Channels of a VM.
 const CHANNELS: usize = 8;
@@ -213,23 +213,23 @@ impl Maps {
     }
 }
 
-/// EL2's timer: flushes that were put off and are due.
-pub fn tick() {
-    for maps in crate::vm::all().filter_map(|vm| vm.dma.maps()) {
-        if maps.settings.flush.is_strict() {
-            continue;
-        }
-        for (slot, published) in maps.channels.iter().zip(&maps.published) {
-            match slot.try_lock() {
-                Some(mut slot) => {
-                    if let Some(queue) = slot.queue.as_mut() {
-                        // What fails is counted and said; the guest learns of it from its next call.
-                        let _ = queue.flush(maps, false);
-                        published.publish(queue);
-                    }
+/// EL2's timer: flushes that were put off and are due, of the VM that `cpu` belongs to. No other VM's are put off here,
+/// and none pays for another's.
+pub fn tick(cpu: &PerCpu) {
+    let Some(maps) = cpu.vcpu.get().and_then(|(vm, _)| vm.dma.maps()) else { return };
+    if maps.settings.flush.is_strict() {
+        return;
+    }
+    for (slot, published) in maps.channels.iter().zip(&maps.published) {
+        match slot.try_lock() {
+            Some(mut slot) => {
+                if let Some(queue) = slot.queue.as_mut() {
+                    // What fails is counted and said; the guest learns of it from its next call.
+                    let _ = queue.flush(maps, false);
+                    published.publish(queue);
                 }
-                None => time::arm_ms(1),
             }
+            None => time::arm_ms(1),
         }
     }
 }

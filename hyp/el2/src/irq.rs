@@ -112,7 +112,7 @@ fn own(cpu: &'static PerCpu, interrupt: IntId) {
         Some(Source::Uart) => keyboard::interrupt(),
         Some(Source::Timer) => {
             keyboard::tick();
-            dmamap::tick();
+            dmamap::tick(cpu);
             pmcg::tick();
         }
         Some(Source::SmmuEvents(id)) => faults::event_interrupt(id),
