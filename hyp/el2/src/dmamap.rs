@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bulkhead_abi::Counter;
 use bulkhead_core::{
     addr::{AddrRange, Iova, Ipa, PhysAddr},
-    bundle::{Dmamap, DmamapFlush, DmamapStrategy},
+    bundle::{Dmamap, DmamapStrategy},
     ids::{SmmuId, VmId, Vmid},
     name::Name,
     stage2::S2Config,
@@ -203,13 +203,6 @@ impl Maps {
     /// One counter of one channel.
     pub fn counter_of(&self, channel: usize, counter: Counter) -> u64 {
         self.published.get(channel).map_or(0, |published| published.of(counter))
-    }
-
-    /// A deferred flush waits: EL2's timer looks after it.
-    fn put_off(&self) {
-        if let DmamapFlush::Deferred { ms, .. } = self.settings.flush {
-            time::arm_ms(ms.into());
-        }
     }
 }
 

@@ -28,9 +28,9 @@ pub enum Mode {
     ///
     /// The window: from an unload until its batch's flush, a device can still reach the pages that it unloaded, at
     /// most `pages` and those of one call of the guest, for at most `window_us` after the first SYNC that was put off
-    /// and the time until the timer's next call of [`Policy::decide`]. The pages stay the VM's own, and no IOVA is
-    /// given out again before the flush: the guest is not protected from its own device for that long, nobody else
-    /// is exposed. Never the default.
+    /// and the time by which the timer that [`Policy::due_in_us`] sets is late. The pages stay the VM's own, and no
+    /// IOVA is given out again before the flush: the guest is not protected from its own device for that long, nobody
+    /// else is exposed. Never the default.
     Deferred {
         /// Pages that may wait.
         pages: u32,
@@ -132,9 +132,8 @@ impl Policy {
         }
         match self.mode {
             Mode::Fixed(kind) => return Some(self.fixed(kind, batch)),
-            Mode::Deferred { pages, window_us } => {
-                let is_early = now_us.saturating_sub(batch.since_us(now_us)) < window_us.into();
-                if is_early && batch.pages() < pages.into() {
+            Mode::Deferred { pages, .. } => {
+                if self.due_in_us(batch, now_us) > 0 && batch.pages() < pages.into() {
                     self.counters.deferred += 1;
                     return None;
                 }
@@ -142,6 +141,13 @@ impl Policy {
             Mode::Auto => {}
         }
         Some(self.cheapest(batch, live))
+    }
+
+    /// Microseconds until a flush that was put off is due.
+    pub fn due_in_us(&self, batch: &mut Batch, now_us: u64) -> u64 {
+        let Mode::Deferred { window_us, .. } = self.mode else { return 0 };
+        let waited = now_us.saturating_sub(batch.since_us(now_us));
+        u64::from(window_us).saturating_sub(waited)
     }
 
     /// Closes the batch with `scope`, counted.

@@ -71,9 +71,11 @@ impl Queue {
         }
         let unloaded = self.policy.counters().pages.wrapping_add(self.channel.batch().pages());
         let live = Live { entries: self.channel.in_use(self.pages.saturating_sub(unloaded)) };
-        let decided = self.policy.decide(self.channel.batch_mut(), live, time::now_us());
+        let now_us = time::now_us();
+        let decided = self.policy.decide(self.channel.batch_mut(), live, now_us);
         let Some(scope) = decided.or(is_now.then_some(Scope::Context)) else {
-            maps.put_off();
+            // EL2's timer looks after it.
+            time::arm_ms(self.policy.due_in_us(self.channel.batch_mut(), now_us).div_ceil(1000));
             return Ok(false);
         };
         if let Some(switch) = self.policy.take_switch() {

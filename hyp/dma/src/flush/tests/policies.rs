@@ -167,6 +167,7 @@ fn a_deferred_flush_is_bounded_in_pages_and_in_time() {
     let live = Live { entries: 10 };
     let stamp = batch.add(iova(0), 3);
     assert_eq!(policy.decide(&mut batch, live, 5_000), None);
+    assert_eq!(policy.due_in_us(&mut batch, 5_400), 600, "a timer that looks early has only the rest to wait");
     assert_eq!(policy.decide(&mut batch, live, 5_999), None);
     assert_eq!(policy.decide(&mut batch, live, 6_000), Some(Scope::Runs));
     assert!(batch.is_open(stamp) && !batch.is_settled(stamp));
