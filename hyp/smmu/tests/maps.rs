@@ -11,6 +11,7 @@
 mod shadow;
 #[path = "maps/tables.rs"]
 mod tables;
+mod told;
 #[path = "maps/walker.rs"]
 mod walker;
 #[path = "maps/world.rs"]

@@ -4,6 +4,7 @@
 //! lead to its old frame, which is still its own, until its batch's SYNC, and nowhere after. The device tries
 //! addresses at random at any moment. Each way to be careless has to be found.
 
+mod told;
 #[path = "strict/world.rs"]
 mod world;
 

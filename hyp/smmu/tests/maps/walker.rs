@@ -2,15 +2,14 @@
 
 use std::mem;
 
-use bulkhead_core::{
-    addr::{Ipa, PAGE_SIZE},
-    ids::{SmmuId, Vmid},
-};
+use bulkhead_core::ids::{SmmuId, Vmid};
 use bulkhead_dma::flush::{Command, Invalidate, SyncWitness, Work};
 use bulkhead_smmu::{
     Error, Invalidation, Mark, Smmu, Synced, Ticket,
     model::{Model, Mutant, Mutation},
 };
+
+use crate::told::told;
 
 /// What is left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,18 +93,7 @@ impl Walker {
     }
 
     fn told(&self, command: Command, is_leaf: bool) -> Invalidation {
-        let ipa = |page: u64| Ipa::new(page * PAGE_SIZE);
-        let is_short = self.fault == Fault::OnePageShort;
-        let is_leaf = is_leaf || self.fault == Fault::LeafOnly;
-        match command {
-            Command::Page { page } if is_short => Invalidation::Page { ipa: ipa(page + 1), is_leaf },
-            Command::Page { page } => Invalidation::Page { ipa: ipa(page), is_leaf },
-            Command::Range { page, num, scale } => {
-                let num = if is_short { num.saturating_sub(1) } else { num };
-                Invalidation::Range { ipa: ipa(page), num, scale, is_leaf }
-            }
-            Command::Context => Invalidation::Context,
-        }
+        told(command, is_leaf || self.fault == Fault::LeafOnly, self.fault == Fault::OnePageShort)
     }
 }
 

@@ -5,13 +5,13 @@ use bulkhead_core::{
     ids::{SmmuId, StreamId, Vmid},
     stage2::S2Config,
 };
-use bulkhead_dma::flush::{
-    Batch, Command, Costs, Invalidate, Kind, Live, Mode, Policy, Stamp, SyncWitness, Work, retire,
-};
+use bulkhead_dma::flush::{Batch, Costs, Invalidate, Kind, Live, Mode, Policy, Stamp, SyncWitness, Work, retire};
 use bulkhead_smmu::{
     Config, Error, Invalidation, Mark, Platform, Smmu, Synced, Ticket,
     model::{DmaAccess, Model, ModelConfig, Mutant, Mutation, Outcome, TestTable},
 };
+
+use crate::told::told;
 
 /// Policies that a world can have, by number.
 pub const POLICIES: usize = 4;
@@ -75,19 +75,6 @@ impl SyncWitness for Witness {
     }
     fn vmid(&self) -> Vmid {
         self.0.vmid()
-    }
-}
-
-fn told(command: Command, is_leaf: bool, is_short: bool) -> Invalidation {
-    let ipa = |page: u64| Ipa::new(page * PAGE_SIZE);
-    match command {
-        Command::Page { page } if is_short => Invalidation::Page { ipa: ipa(page + 1), is_leaf },
-        Command::Page { page } => Invalidation::Page { ipa: ipa(page), is_leaf },
-        Command::Range { page, num, scale } => {
-            let num = if is_short { num.saturating_sub(1) } else { num };
-            Invalidation::Range { ipa: ipa(page), num, scale, is_leaf }
-        }
-        Command::Context => Invalidation::Context,
     }
 }
 
