@@ -1,5 +1,6 @@
 //! Figures: ratios from one run and counts, each beside its limit.
 
+mod bare_metal;
 mod boot;
 mod dma;
 mod exits;

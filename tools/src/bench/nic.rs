@@ -9,14 +9,7 @@ use super::{
     Limit, Report,
     machine::{self, Bench},
 };
-use crate::{
-    build,
-    console::Machine,
-    manifest::schema::{DeviceSection, DmamapSection, MachineSection, Manifest, VmSection},
-    pack::{self, ManifestFiles},
-    qemu::QemuLine,
-    station::Station,
-};
+use crate::{build, console::Machine, manifest::schema::DmamapSection, station::Station};
 
 /// How much goes each way.
 const MEBIBYTES: u32 = 32;
@@ -143,29 +136,10 @@ pub fn run(bench: &Bench<'_>, dmamap: Option<DmamapSection>) -> Result<Flows> {
 
 fn run_once(bench: &Bench<'_>, name: &str, dmamap: Option<DmamapSection>) -> Result<Flows> {
     let dma = if dmamap.is_some() { "dmamap" } else { "identity" };
-    let vm = VmSection {
-        name: "nic".to_owned(),
-        cpus: vec![0],
-        memory: "16 MiB".to_owned(),
-        ram_at: None,
-        kernel: "${guest}/nic".to_owned(),
-        initrd: None,
-        cmdline: format!("dma={dma} mib={MEBIBYTES}"),
-        autostart: true,
-        devices: vec![DeviceSection { pci: "0000:00:02.0".to_owned(), dma: dma.to_owned() }],
-        dmamap,
-    };
-    let manifest = Manifest { machine: MachineSection { poweroff_when_all_stopped: true }, vms: vec![vm] };
-    let out = bench.workspace.out();
-    let (path, bundle) = (out.join("bench-nic.toml"), out.join("bench-nic.bundle"));
-    let files = ManifestFiles::of(bench.workspace, &path).with_fixed_seed();
-    pack::pack_manifest(&manifest, &files, &path, &bundle)?;
-
-    let mut line = QemuLine::virt("virt,gic-version=3,iommu=smmuv3,virtualization=on,dtb-randomness=off", 1, "512M");
-    line.headless().exact().boot(&bench.hypervisor.image, &bundle);
+    let mut line = bench.bare_metal("nic", "nic", format!("dma={dma} mib={MEBIBYTES}"), dmamap)?;
     Station::start()?.plug_into(&mut line, "station");
     line.virtio_net("station", 2);
-    let mut machine = Machine::start(&line, &out.join("logs").join(format!("bench-nic-{name}.log")))?;
+    let mut machine = Machine::start(&line, &bench.workspace.out().join("logs").join(format!("bench-nic-{name}.log")))?;
     machine::run_to_end(&mut machine)?;
     let flow = |way: &str| {
         let key = format!("nic {way} ");

@@ -13,13 +13,7 @@ use super::{
     Limit, Report,
     machine::{self, Bench},
 };
-use crate::{
-    build,
-    console::Machine,
-    manifest::schema::{DeviceSection, DmamapSection, MachineSection, Manifest, VmSection},
-    pack::{self, ManifestFiles},
-    qemu::QemuLine,
-};
+use crate::{build, console::Machine, manifest::schema::DmamapSection};
 
 /// Operations by strategy, the product's first.
 const RUNS: [(&str, u64); 6] = [
@@ -54,27 +48,10 @@ fn run(bench: &Bench<'_>, report: &mut Report, strategy: &str, operations: u64) 
         tables: Some(16),
         ..DmamapSection::default()
     };
-    let vm = VmSection {
-        name: "strict".to_owned(),
-        cpus: vec![0],
-        memory: "16 MiB".to_owned(),
-        ram_at: None,
-        kernel: "${guest}/dmamap-strict".to_owned(),
-        initrd: None,
-        cmdline: format!("operations={operations} strategy={strategy}"),
-        autostart: true,
-        devices: vec![DeviceSection { pci: "0000:00:02.0".to_owned(), dma: "dmamap".to_owned() }],
-        dmamap: Some(maps),
-    };
-    let manifest = Manifest { machine: MachineSection { poweroff_when_all_stopped: true }, vms: vec![vm] };
-    let out = bench.workspace.out();
-    let (path, bundle) = (out.join("bench-strict.toml"), out.join("bench-strict.bundle"));
-    pack::pack_manifest(&manifest, &ManifestFiles::of(bench.workspace, &path).with_fixed_seed(), &path, &bundle)?;
-
-    let logs = out.join("logs");
+    let logs = bench.workspace.out().join("logs");
     let trace = logs.join(format!("bench-strict-{strategy}.trace"));
-    let mut line = QemuLine::virt("virt,gic-version=3,iommu=smmuv3,virtualization=on,dtb-randomness=off", 1, "512M");
-    line.headless().exact().boot(&bench.hypervisor.image, &bundle);
+    let cmdline = format!("operations={operations} strategy={strategy}");
+    let mut line = bench.bare_metal("strict", "dmamap-strict", cmdline, Some(maps))?;
     line.option("-device", "edu,addr=02.0,dma_mask=0xffffffffffffffff");
     line.option("-trace", EVENT).option("-D", &trace.to_string_lossy());
     let mut machine = Machine::start(&line, &logs.join(format!("bench-strict-{strategy}.log")))?;
