@@ -10,6 +10,8 @@ fn main() {
         {
             println!("cargo::rustc-link-arg-bins={argument}");
         }
+        // Lists of sections, which the tools' own lie before.
+        println!("cargo::rustc-link-arg-bins=-L{manifest}/../../linker/boot-only");
         println!("cargo::rustc-link-arg-bins=-T{script}");
     }
 }

@@ -8,10 +8,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde::Deserialize;
 
 use crate::{
+    boot_only,
     image::flatten,
     setup::toolchain::{self, TARGET},
     symbols,
@@ -33,13 +34,16 @@ pub struct Hypervisor {
 /// Builds the hypervisor: `bulkhead.img` and `bulkhead.elf` in the output folder.
 ///
 /// # Errors
-/// When the build fails; cargo has said why.
+/// When the build fails, and cargo has said why, or when code that stays after boot leads to code that does not.
 pub fn hypervisor(workspace: &Workspace) -> Result<Hypervisor> {
-    let executables = cargo_build(workspace, HYPERVISOR)?;
+    // This program is the linker's front end: it tells boot-only code from the rest.
+    let linker = format!("-Clinker={}", std::env::current_exe()?.display());
+    let executables = cargo_build(workspace, HYPERVISOR, &[&linker])?;
     ensure!(executables.len() == 1, "{HYPERVISOR} has {} programs instead of one", executables.len());
     let path = executables.values().next().context("no program was built")?;
     let image = workspace.out().join("bulkhead.img");
     let elf = workspace.out().join("bulkhead.elf");
+    boot_only::check::check(&fs::read(path)?).map_err(Error::msg)?;
     write_flat(path, &image, true)?;
     fs::copy(path, &elf).with_context(|| format!("writing {}", elf.display()))?;
     Ok(Hypervisor { image, elf })
@@ -51,7 +55,7 @@ pub fn hypervisor(workspace: &Workspace) -> Result<Hypervisor> {
 /// When the build fails; cargo has said why.
 pub fn guests(workspace: &Workspace) -> Result<()> {
     for package in GUESTS {
-        for (name, path) in cargo_build(workspace, package)? {
+        for (name, path) in cargo_build(workspace, package, &[])? {
             write_flat(&path, &workspace.guest_images().join(name), false)?;
         }
     }
@@ -83,15 +87,27 @@ struct MessageTarget {
     name: String,
 }
 
-/// Builds `package` for the bare-metal target and gives its programs by name.
-fn cargo_build(workspace: &Workspace, package: &str) -> Result<BTreeMap<String, PathBuf>> {
+/// Builds `package` for the bare-metal target and gives its programs by name. `compiler` is for its programs' compiler.
+fn cargo_build(workspace: &Workspace, package: &str, compiler: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     let mut command = Command::new("cargo");
     command
         .current_dir(workspace.root())
-        .args(["build", "--quiet", "--release", "--bins", "--target", TARGET, "--package", package])
+        .args([
+            if compiler.is_empty() { "build" } else { "rustc" },
+            "--quiet",
+            "--release",
+            "--bins",
+            "--target",
+            TARGET,
+            "--package",
+            package,
+        ])
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped());
     toolchain::apply(workspace, &mut command)?;
+    if !compiler.is_empty() {
+        command.arg("--").args(compiler);
+    }
     let mut child = command.spawn().context("cargo cannot be started")?;
     let output = child.stdout.take().context("cargo has no output")?;
     let mut executables = BTreeMap::new();

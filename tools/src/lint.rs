@@ -9,7 +9,7 @@ use std::{path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    build, setup,
+    boot_only, build, setup,
     setup::toolchain::{self, TARGET},
     suite::Summary,
     workspace::Workspace,
@@ -38,6 +38,7 @@ pub fn run(workspace: &Workspace) -> Result<bool> {
     summary.count("crates depend in one direction", layers::check(workspace.root()));
     let elf = std::fs::read(build::hypervisor(workspace)?.elf)?;
     summary.count("no FP or SIMD register in the image", registers::check(&elf));
+    summary.count("nothing that stays after boot leads to boot-only code", boot_only::check::check(&elf));
     Ok(summary.print_and_judge())
 }
 

@@ -1,6 +1,7 @@
 //! The host command of Bulkhead: set-up, packing, QEMU, tests, figures.
 
 mod bench;
+mod boot_only;
 mod build;
 mod cli;
 mod console;
@@ -21,7 +22,11 @@ mod workspace;
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
-    match cli::run(&cli::Cli::parse()) {
+    let result = match boot_only::link::arguments() {
+        Some(arguments) => boot_only::link::run(&arguments),
+        None => cli::run(&cli::Cli::parse()),
+    };
+    match result {
         Ok(true) => std::process::ExitCode::SUCCESS,
         Ok(false) => std::process::ExitCode::FAILURE,
         Err(error) => {

@@ -1,6 +1,7 @@
 //! Bare-metal scenarios: one manifest, one guest program, one expected output each.
 
 mod expect;
+mod jump;
 mod settings;
 mod tree;
 
@@ -29,6 +30,7 @@ use crate::{
     workspace::Workspace,
 };
 use expect::{Expectation, Progress};
+use jump::Jump;
 use settings::{BundleDamage, Settings};
 
 /// How long a machine that has said everything may take to power off.
@@ -121,9 +123,15 @@ fn run_one(workspace: &Workspace, hypervisor: &Hypervisor, scenario: &Path) -> R
         }
         line.option("-D", &trace.to_string_lossy());
     }
+    let stub = workspace.out().join("scenarios").join(format!("{name}.gdb"));
+    if settings.jump.is_some() {
+        let _ = fs::remove_file(&stub);
+        line.option("-gdb", &format!("unix:{},server=on,wait=off", stub.display()));
+    }
     let mut machine = Machine::start(&line, &log)?;
     let must_power_off = manifest.machine.poweroff_when_all_stopped && settings.bundle.is_none();
-    watch(&mut machine, &expectation, &settings, must_power_off)
+    let jump = |jump: &Jump, base| jump.run(&fs::read(&hypervisor.elf)?, base, &stub);
+    watch(&mut machine, &expectation, &settings, &jump, must_power_off)
         .map_err(|reason| anyhow::anyhow!("{reason}\n{}", machine.tail(25)))?;
     drop(machine);
     if settings.events.is_empty() { Ok(()) } else { check_trace(scenario, &trace) }
@@ -148,10 +156,13 @@ fn watch(
     machine: &mut Machine,
     expectation: &Expectation,
     settings: &Settings,
+    run_jump: &dyn Fn(&Jump, u64) -> Result<()>,
     must_power_off: bool,
 ) -> Result<(), String> {
     let limit = settings.time_limit();
     let mut keys = settings.keys.iter().peekable();
+    let mut jump = settings.jump.as_ref();
+    let mut base = None;
     let mut deadline = Instant::now() + limit;
     let mut progress = Progress::default();
     let mut is_complete = false;
@@ -162,6 +173,10 @@ fn watch(
                 if let Some(keys) = keys.next_if(|keys| keys.after().matches(&line)) {
                     thread::sleep(Duration::from_millis(keys.pause_ms));
                     machine.send(&keys.send).map_err(|error| format!("{:?} could not be typed: {error}", keys.send))?;
+                }
+                base = base.or_else(|| jump::base_in(&line));
+                if let (Some(jump), Some(base)) = (jump.take_if(|jump| jump.after().matches(&line)), base) {
+                    run_jump(jump, base).map_err(|error| format!("the jump: {error:#}"))?;
                 }
             }
             (Event::End, None) => return Ok(()),

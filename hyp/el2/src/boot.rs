@@ -89,7 +89,7 @@ pub unsafe fn bytes_of(range: AddrRange<PhysAddr>) -> &'static [u8] {
 #[unsafe(no_mangle)]
 extern "C" fn boot_primary(dtb: u64) -> ! {
     crate::el1::init_el2();
-    let mut pool = FramePool::new(image::pool_start(), image::pool_end().as_u64() - image::pool_start().as_u64());
+    let mut pool = FramePool::new(image::range(), image::pool_start());
     let Ok(mut mmu) = Mmu::new(&mut pool) else { stop_silently("the frame pool is too small for EL2's tables") };
     let Some(dtb) = dtb_range(dtb) else { stop_silently("x0 is not the address of a device tree") };
     if mmu.map(dtb, Access::Read, &mut pool).is_err() {
@@ -157,7 +157,7 @@ extern "C" fn boot_secondary(cpu: &'static PerCpu) -> ! {
     }
     cpu.set_online();
     sysreg::dsb_sy();
-    crate::idle::sleep()
+    crate::idle::after_boot()
 }
 
 /// Affinity of the CPU that asks.

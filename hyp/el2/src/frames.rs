@@ -1,10 +1,10 @@
-//! Frames of EL2's own memory: one pool behind the image, taken at boot and VM start.
+//! Frames of EL2's own memory: one pool behind the image, and what the image gives back.
 
 use bitvec::{BitArr, array::BitArray, order::Lsb0};
-use bulkhead_core::addr::{PAGE_SIZE, PhysAddr};
+use bulkhead_core::addr::{AddrRange, PAGE_SIZE, PhysAddr};
 
-/// Frames in the pool at most (linker/hyp.ld reserves 4 MiB).
-const FRAMES_MAX: usize = 1024;
+/// Frames of image and pool at most (linker/hyp.ld holds it: 6 MiB).
+const FRAMES_MAX: usize = 1536;
 
 /// What a frame is for, so that `mem` and the benchmark can say what a VM costs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,20 +26,28 @@ pub const fn vm_use(vm: bulkhead_core::ids::VmId) -> usize {
     Use::Vm0 as usize + vm.index()
 }
 
-/// A bitmap over the pool. First fit; frames are zeroed by whoever takes them.
+/// A bitmap over image and pool. First fit; frames are zeroed by whoever takes them.
 pub struct FramePool {
     base: PhysAddr,
     frames: usize,
+    /// Frames of the image, which are marked as taken and count as none.
+    foreign: usize,
     taken: BitArr!(for FRAMES_MAX, in u64, Lsb0),
     held: [usize; USES],
     peak: [usize; USES],
 }
 
 impl FramePool {
-    /// The pool of `size_bytes` bytes at `base`; what is past 1,024 frames stays unused.
-    pub fn new(base: PhysAddr, size_bytes: u64) -> Self {
-        let frames = usize::try_from(size_bytes / PAGE_SIZE).unwrap_or(0).min(FRAMES_MAX);
-        Self { base, frames, taken: BitArray::ZERO, held: [0; USES], peak: [0; USES] }
+    /// The pool at the end of `image`, from `start` on; what is past 1,536 frames of the image stays unused.
+    pub fn new(image: AddrRange<PhysAddr>, start: PhysAddr) -> Self {
+        let frames = |bytes: u64| usize::try_from(bytes / PAGE_SIZE).unwrap_or(0).min(FRAMES_MAX);
+        let foreign = start.checked_sub(image.start()).map_or(0, frames);
+        let mut taken: BitArr!(for FRAMES_MAX, in u64, Lsb0) = BitArray::ZERO;
+        if let Some(image) = taken.get_mut(..foreign) {
+            image.fill(true);
+        }
+        let frames = frames(image.size_bytes());
+        Self { base: image.start(), frames, foreign, taken, held: [0; USES], peak: [0; USES] }
     }
 
     /// Takes `count` frames in a row, the first on a multiple of `alignment` bytes; `None` when there is no such run.
@@ -78,9 +86,15 @@ impl FramePool {
         }
     }
 
+    /// Takes `count` frames of the image from `address` on into the pool.
+    pub fn adopt(&mut self, address: PhysAddr, count: usize) {
+        self.give_back(address, count, USES);
+        self.foreign = self.foreign.saturating_sub(count);
+    }
+
     /// Frames in the pool, and frames taken.
     pub fn totals(&self) -> (usize, usize) {
-        (self.frames, self.taken.count_ones())
+        (self.frames - self.foreign, self.taken.count_ones() - self.foreign)
     }
 
     /// Most frames that `owner` ever held at once.

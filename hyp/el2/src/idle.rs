@@ -1,10 +1,17 @@
 //! A CPU without a guest: it sleeps until there is something to do.
 
 use crate::{
-    irq, lifecycle, panic,
+    boot_text, irq, lifecycle, panic,
     percpu::{PerCpu, Task},
     sysreg,
 };
+
+/// Where every CPU goes from its boot, for good: nothing that is reached from here may be boot code.
+#[inline(never)]
+pub fn after_boot() -> ! {
+    boot_text::leave();
+    sleep()
+}
 
 /// Waits for a task, handling the hypervisor's interrupts meanwhile. Never returns: a task ends in a guest or here again.
 pub fn sleep() -> ! {

@@ -21,6 +21,8 @@ macro_rules! symbols {
 symbols! {
     /// First byte of the image.
     start = __image_start;
+    /// End of the code that runs at boot alone, which the image begins with.
+    boot_text_end = __boot_text_end;
     /// End of code.
     text_end = __text_end;
     /// End of read-only data.

@@ -3,6 +3,7 @@
 
 pub mod arena;
 pub mod boot;
+pub mod boot_text;
 pub mod bridge;
 pub mod cache;
 pub mod console;

@@ -6,6 +6,7 @@ use bulkhead_core::addr::{AddrRange, PAGE_SIZE, PhysAddr};
 
 use crate::{
     frames::{FramePool, USES},
+    image,
     lock::Mutex,
     mmu::{Access, MapError, Mmu, WindowTable},
 };
@@ -39,7 +40,7 @@ pub fn take(count: usize, alignment: u64, owner: usize) -> Option<PhysAddr> {
 fn zero(address: PhysAddr, count: usize) {
     let start: *mut u8 = crate::pointer::to(address.as_u64());
     let bytes = usize::try_from(count as u64 * PAGE_SIZE).unwrap_or(0);
-    // SAFETY: the frames were just taken from the pool, which is mapped read-write and belongs to nobody else.
+    // SAFETY: the frames were just taken from the pool, or are on their way there: mapped read-write, nobody else's.
     unsafe { start.write_bytes(0, bytes) };
 }
 
@@ -54,6 +55,22 @@ pub fn give_back(address: PhysAddr, count: usize, owner: usize) {
 /// The pool is exhausted.
 pub fn map(range: AddrRange<PhysAddr>, access: Access) -> Result<(), MapError> {
     with(|memory| memory.mmu.map(range, access, &mut memory.pool)).unwrap_or(Err(MapError(range)))
+}
+
+/// Makes memory of the pool of the code that ran at boot alone; how many frames.
+///
+/// # Safety
+/// No CPU runs or will run any of it.
+pub unsafe fn adopt_boot_text() -> usize {
+    let range = image::between(image::start(), image::boot_text_end());
+    let frames = usize::try_from(range.size_bytes() / PAGE_SIZE).unwrap_or(0);
+    let is_data = with(|memory| memory.mmu.make_data(range)).unwrap_or(false);
+    if !is_data {
+        return 0;
+    }
+    zero(range.start(), frames);
+    let _ = with(|memory| memory.pool.adopt(range.start(), frames));
+    frames
 }
 
 /// Takes a stack with a guard page below it; its top address.

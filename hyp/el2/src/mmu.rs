@@ -195,17 +195,36 @@ impl Mmu {
     /// Takes one page of the pool or of a stack away: a guard page. False when it is no page of its own.
     #[must_use = "without its guard page a stack must not be used"]
     pub fn unmap_page(&mut self, page: PhysAddr) -> bool {
+        let Some(table) = self.table_of(page) else { return false };
+        write(table, index_at(3, page.as_u64()), 0);
+        invalidate(page.as_u64());
+        true
+    }
+
+    /// Takes whole pages of code away, on every CPU, and maps them anew as data. False when one is no page of its own,
+    /// and what came before it is data.
+    pub fn make_data(&mut self, range: AddrRange<PhysAddr>) -> bool {
+        for at in (range.start().as_u64()..range.end().as_u64()).step_by(4096) {
+            let page = PhysAddr::new(at);
+            let Some(table) = self.table_of(page).filter(|_| self.unmap_page(page)) else { return false };
+            write(table, index_at(3, at), at | Access::ReadWrite.bits() | TABLE_OR_PAGE);
+        }
+        sysreg::dsb_ishst();
+        sysreg::isb();
+        true
+    }
+
+    /// The table of level 3 that maps `page`, if it is mapped by one.
+    fn table_of(&self, page: PhysAddr) -> Option<PhysAddr> {
         let mut table = self.root;
         for level in 0..3 {
             let descriptor = read(table, index_at(level, page.as_u64()));
             if descriptor & (VALID | TABLE_OR_PAGE) != VALID | TABLE_OR_PAGE {
-                return false;
+                return None;
             }
             table = PhysAddr::new(descriptor & ADDRESS);
         }
-        write(table, index_at(3, page.as_u64()), 0);
-        invalidate(page.as_u64());
-        true
+        Some(table)
     }
 
     /// The registers that turn this translation on.

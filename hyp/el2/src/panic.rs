@@ -8,7 +8,7 @@ use core::{
 
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, MPIDR_EL1, Readable, SPSR_EL2};
 
-use crate::{console, console::Writer, frame::TrapFrame, image, percpu, symbols, sysreg};
+use crate::{boot_text, console, console::Writer, frame::TrapFrame, image, percpu, symbols, sysreg};
 
 static PANICKING: AtomicBool = AtomicBool::new(false);
 
@@ -39,6 +39,9 @@ impl fmt::Display for Code {
             write!(f, " image+{offset:#x}")?;
             if let Some((name, within)) = symbols::find(offset) {
                 write!(f, " {name}+{within:#x}")?;
+            }
+            if self.0 < image::boot_text_end().as_u64() && boot_text::is_gone() {
+                f.write_str(" (boot code, given back)")?;
             }
         }
         Ok(())

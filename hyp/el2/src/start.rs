@@ -62,7 +62,7 @@ pub fn machine(dtb: AddrRange<PhysAddr>) -> ! {
         warn!("no vm starts by itself");
         lifecycle::after_stop();
     }
-    idle::sleep()
+    idle::after_boot()
 }
 
 fn banner(machine: &Machine) {

@@ -9,7 +9,7 @@ use super::{
     Limit, Report,
     machine::{Bench, Guest, deadline},
 };
-use crate::console::Event;
+use crate::{boot_only, console::Event};
 
 const KIB: f64 = 1024.0;
 /// The key that moves the console's input, and how often it is pressed until the shell answers.
@@ -23,9 +23,10 @@ const PRESSES: usize = 4;
 pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let elf = std::fs::read(&bench.hypervisor.elf)?;
     let file = object::File::parse(elf.as_slice()).context("the hypervisor's ELF file")?;
-    let (mut text, mut rodata, mut data, mut bss) = (0, 0, 0, 0);
+    let (mut boot_text, mut text, mut rodata, mut data, mut bss) = (0, 0, 0, 0, 0);
     for section in file.sections() {
         let sum = match (section.kind(), section.name().unwrap_or_default()) {
+            (SectionKind::Text, boot_only::TEXT) => &mut boot_text,
             (SectionKind::Text, _) => &mut text,
             (SectionKind::UninitializedData, _) => &mut bss,
             (SectionKind::Data, ".data") => &mut data,
@@ -41,7 +42,9 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
         *sum += section.size();
     }
     let kib = |bytes: u64| bytes as f64 / KIB;
-    report.figure("image: text", kib(text), "KiB", Limit::AtMost(160.0));
+    report.figure("image: text that stays after boot", kib(text), "KiB", Limit::AtMost(160.0));
+    report.figure("image: text that is given back after boot", kib(boot_text), "KiB", Limit::None);
+    report.figure("image: text, both", kib(text + boot_text), "KiB", Limit::None);
     report.figure("image: read-only data, symbol names among it", kib(rodata), "KiB", Limit::None);
     report.figure("image: data", kib(data), "KiB", Limit::None);
     report.figure("image: bss and stacks", kib(bss), "KiB", Limit::None);

@@ -5,7 +5,7 @@ use std::{fs, io::ErrorKind, path::Path, time::Duration};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{expect::Pattern, tree::ExtraNode};
+use super::{expect::Pattern, jump::Jump, tree::ExtraNode};
 
 const DEFAULT_TIME_LIMIT_S: u64 = 60;
 
@@ -41,6 +41,8 @@ pub struct Settings {
     /// QEMU's trace events that `trace.txt` is about. Default: none.
     #[serde(default)]
     pub events: Vec<String>,
+    /// A jump astray of the hypervisor. Default: none.
+    pub jump: Option<Jump>,
     /// Further arguments for QEMU, from `qemu.args`: words, `#` begins a comment.
     #[serde(skip)]
     pub qemu_arguments: Vec<String>,

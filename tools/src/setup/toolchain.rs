@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::plan::{Plan, Step};
-use crate::workspace::Workspace;
+use crate::{boot_only, workspace::Workspace};
 
 /// The target: FP and SIMD registers stay the guest's.
 pub const TARGET: &str = "aarch64-unknown-none-softfloat";
@@ -92,7 +92,8 @@ pub fn apply(workspace: &Workspace, command: &mut Command) -> Result<()> {
         Some(Choice::Debian) => {
             command.arg("-Zbuild-std=core").env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
             let linker = rust_lld().unwrap_or_else(|| PathBuf::from("ld.lld"));
-            command.env("CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_LINKER", linker);
+            command.env("CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_LINKER", &linker);
+            command.env(boot_only::link::LINKER, linker);
         }
         None => bail!("the Rust target {TARGET} is missing: run `./justw setup`"),
     }

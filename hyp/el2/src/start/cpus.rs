@@ -15,7 +15,7 @@ use log::{error, info, warn};
 
 use super::is_startable;
 use crate::{
-    boot, console, firmware,
+    boot, boot_text, console, firmware,
     frames::Use,
     gic, image,
     irq::Source,
@@ -147,13 +147,16 @@ fn start_other(id: CpuId, mpidr: Mpidr) -> Result<(), StartError> {
     unsafe { pointer.write(boot_record) };
     // The CPU reads it with its caches off.
     crate::cache::clean(record, PAGE_SIZE);
+    boot_text::expect_cpu();
     match firmware::cpu_on(mpidr, image::secondary_start(), record.as_u64()) {
         Some(Ok(())) => (),
         Some(Err(problem)) => {
+            boot_text::expect_no_cpu();
             error!("{id}: PSCI CPU_ON: {problem}");
             return Ok(());
         }
         None => {
+            boot_text::expect_no_cpu();
             error!("{id}: the device tree has no psci node: it cannot be started");
             return Ok(());
         }
