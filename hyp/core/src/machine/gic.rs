@@ -72,7 +72,7 @@ pub struct Timers {
 /// Finds the GIC: its description goes to `machine`, how to read its specifiers is returned.
 pub fn read(tree: &Tree<'_>, machine: &mut Machine) -> Result<Option<Controller>, MachineError> {
     let mut controller = None;
-    tree.visit(&mut |path| {
+    tree.visit(|path| {
         let node = path.node();
         let is_v3 = node.is_compatible(&V3);
         if machine.gic.is_some() || !(is_v3 || node.is_compatible(&V2)) {
@@ -87,7 +87,7 @@ pub fn read(tree: &Tree<'_>, machine: &mut Machine) -> Result<Option<Controller>
             Some(if is_v3 { Gic::V3(read_v3(path, maintenance)?) } else { Gic::V2(read_v2(path, maintenance)?) });
         Ok(())
     })?;
-    tree.visit(&mut |path| match &mut machine.gic {
+    tree.visit(|path| match &mut machine.gic {
         Some(Gic::V3(gic)) if path.node().is_compatible(&ITS) => {
             push(&mut gic.its, path.reg(0)?, "interrupt translation services")
         }

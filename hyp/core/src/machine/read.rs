@@ -16,7 +16,7 @@ pub fn machine(dtb: &[u8]) -> Result<Machine, MachineError> {
     let tree = Tree::open(dtb)?;
     let mut machine = Machine::default();
     let controller = gic::read(&tree, &mut machine)?;
-    tree.visit(&mut |path| {
+    tree.visit(|path| {
         cpu::read(path, &mut machine)?;
         memory::read(path, &mut machine)?;
         smmu::read(&tree, path, controller, &mut machine)?;
@@ -26,8 +26,8 @@ pub fn machine(dtb: &[u8]) -> Result<Machine, MachineError> {
         }
         Ok(())
     })?;
-    tree.visit(&mut |path| pci::read(&tree, path, controller, &mut machine))?;
-    tree.visit(&mut |path| memory::read_device_reservations(&tree, path, &mut machine))?;
+    tree.visit(|path| pci::read(&tree, path, controller, &mut machine))?;
+    tree.visit(|path| memory::read_device_reservations(&tree, path, &mut machine))?;
     memory::read_block(&tree, &mut machine)?;
     machine.console = uart::read(&tree, controller)?;
     read_root(&tree, &mut machine)?;

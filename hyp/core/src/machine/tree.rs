@@ -52,7 +52,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Visits every enabled node before its children; children of a disabled node are not visited.
-    pub fn visit(&self, each: &mut dyn FnMut(&Path<'a>) -> Result<(), MachineError>) -> Result<(), MachineError> {
+    pub fn visit(&self, mut each: impl FnMut(&Path<'a>) -> Result<(), MachineError>) -> Result<(), MachineError> {
         let mut walk = Walk::new(self.root()?)?;
         while let Some(path) = walk.next(true)? {
             each(path)?;

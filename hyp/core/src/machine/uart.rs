@@ -43,7 +43,7 @@ pub fn read(tree: &Tree<'_>, gic: Option<Controller>) -> Result<Option<Uart>, Ma
         return Ok(Some(uart));
     }
     let mut first = None;
-    tree.visit(&mut |path| {
+    tree.visit(|path| {
         // One that cannot be read is passed over: it was not asked for.
         if first.is_none() {
             first = read_node(tree, path, gic).ok().flatten();
