@@ -62,6 +62,10 @@ pub struct Header {
 pub mod machine_flags {
     /// Power the machine off (PSCI SYSTEM_OFF) when the last VM has stopped.
     pub const POWEROFF_WHEN_ALL_STOPPED: u32 = 1 << 0;
+    /// Map the VMs' RAM for their CPUs by pages of 4 KiB instead of blocks.
+    pub const STAGE2_PAGES: u32 = 1 << 1;
+    /// All that there are.
+    pub const ALL: u32 = POWEROFF_WHEN_ALL_STOPPED | STAGE2_PAGES;
 }
 
 /// One VM.

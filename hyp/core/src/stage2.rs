@@ -68,12 +68,24 @@ pub struct Mapping {
     pub block_bytes: u64,
 }
 
+/// What a tree maps its ranges by.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Leaves {
+    /// The largest blocks that both addresses allow: fewest tables, most memory behind each entry of a TLB.
+    #[default]
+    Blocks,
+    /// Pages of 4 KiB alone, 2 KiB of tables for each MiB: for walkers whose invalidation of a page costs more where blocks are,
+    /// as that of QEMU's TCG, which forgets its whole TLB.
+    Pages,
+}
+
 /// A tree of tables that translates `A`: [`Ipa`] for a CPU, [`crate::addr::Iova`] for a device.
 #[derive(Debug)]
 pub struct Stage2<A = Ipa> {
     root: PhysAddr,
     input_bits: u8,
     output_bits: u8,
+    leaves: Leaves,
     space: PhantomData<A>,
 }
 
@@ -85,7 +97,14 @@ impl<A: Address> Stage2<A> {
         }
         let needed = root_pages(input_bits);
         let root = memory.alloc_root(needed).ok_or(Stage2Error::OutOfTables { needed })?;
-        Ok(Self { root, input_bits, output_bits: OUTPUT_BITS_MAX, space: PhantomData })
+        Ok(Self { root, input_bits, output_bits: OUTPUT_BITS_MAX, leaves: Leaves::Blocks, space: PhantomData })
+    }
+
+    /// Maps from now on by `leaves`.
+    #[must_use]
+    pub fn with_leaves(mut self, leaves: Leaves) -> Self {
+        self.leaves = leaves;
+        self
     }
 
     /// Refuses output addresses of more than `bits` bits: what the walker (PARange, OAS) can put out (security rule 11).
@@ -189,7 +208,7 @@ impl<A: Address> Stage2<A> {
 
     /// Every address there is.
     const fn whole(&self) -> Chunk {
-        Chunk { input: 0, phys: 0, size_bytes: 1 << self.input_bits }
+        Chunk { input: 0, phys: 0, size_bytes: 1 << self.input_bits, leaves: self.leaves }
     }
 
     /// The table of the root that translates `input`.
@@ -216,7 +235,9 @@ impl<A: Address> Stage2<A> {
             return Err(Stage2Error::InputTooWide { end: range.end().as_u64(), bits: self.input_bits });
         }
         match phys.as_u64().checked_add(size_bytes) {
-            Some(end) if end <= 1 << self.output_bits => Ok(Chunk { input, phys: phys.as_u64(), size_bytes }),
+            Some(end) if end <= 1 << self.output_bits => {
+                Ok(Chunk { input, phys: phys.as_u64(), size_bytes, leaves: self.leaves })
+            }
             _ => Err(Stage2Error::OutputTooWide { phys, size_bytes, bits: self.output_bits }),
         }
     }
@@ -239,10 +260,12 @@ const fn root_table_bytes(input_bits: u8) -> u64 {
 
 /// Input bits, `most` at most, with which walks for `range`, mapped to `phys`, are shortest: as few as reach its end, so that
 /// the root is at level 2, unless a block of 1 GiB is worth more.
-pub fn best_input_bits<A: Address>(range: AddrRange<A>, phys: PhysAddr, most: u8) -> u8 {
+pub fn best_input_bits<A: Address>(range: AddrRange<A>, phys: PhysAddr, most: u8, leaves: Leaves) -> u8 {
     let (start, end) = (range.start().as_u64(), range.end().as_u64());
     let gib = start.next_multiple_of(BLOCK_1G);
-    let has_block = (start ^ phys.as_u64()).is_multiple_of(BLOCK_1G) && gib.saturating_add(BLOCK_1G) <= end;
+    let has_block = leaves == Leaves::Blocks
+        && (start ^ phys.as_u64()).is_multiple_of(BLOCK_1G)
+        && gib.saturating_add(BLOCK_1G) <= end;
     let fewest = u8::try_from(u64::BITS - (end - 1).leading_zeros()).unwrap_or(most).max(IPA_BITS_MIN);
     if has_block || fewest > IPA_BITS_CONCATENATED { most } else { fewest.min(most) }
 }
@@ -254,7 +277,7 @@ pub fn tables_for<A: Address>(range: AddrRange<A>) -> u64 {
 }
 
 /// Tables that mapping `range` to `phys` into an empty tree needs, without the root; `range` and `phys` on page boundaries.
-pub fn tables_for_blocks<A: Address>(range: AddrRange<A>, phys: PhysAddr) -> u64 {
-    let chunk = Chunk { input: range.start().as_u64(), phys: phys.as_u64(), size_bytes: range.size_bytes() };
+pub fn tables_for_leaves<A: Address>(range: AddrRange<A>, phys: PhysAddr, leaves: Leaves) -> u64 {
+    let chunk = Chunk { input: range.start().as_u64(), phys: phys.as_u64(), size_bytes: range.size_bytes(), leaves };
     plan::tables_for_new(ROOT_LEVEL, chunk)
 }

@@ -12,6 +12,7 @@ use bulkhead_core::{
     bundle::Bundle,
     machine::{CpuEnable, Gic, GicV3, Machine, PsciConduit},
     pci::{self, PciDevices},
+    stage2::Leaves,
 };
 use log::{error, info, warn};
 use spin::Once;
@@ -129,7 +130,8 @@ fn open_bundle(machine: &Machine) {
     let bytes = unsafe { boot::bytes_of(range) };
     match Bundle::parse(bytes) {
         Ok(bundle) => {
-            info!("bundle at {range}, {} VMs", bundle.vms().len());
+            let leaves = if bundle.leaves() == Leaves::Pages { ", their RAM mapped by pages of 4 KiB" } else { "" };
+            info!("bundle at {range}, {} VMs{leaves}", bundle.vms().len());
             BUNDLE.call_once(|| bundle);
         }
         Err(problem) => boot::fail(format_args!("bundle at {range}: {problem}")),

@@ -3,14 +3,11 @@
 use bulkhead_core::{
     addr::{AddrRange, Ipa, PAGE_SIZE, PhysAddr},
     ids::VmId,
-    stage2::{Attributes, Stage2, Stage2Error, TableMemory, best_input_bits, root_pages, tables_for_blocks},
+    stage2::{Attributes, Leaves, Stage2, Stage2Error, TableMemory, best_input_bits, root_pages, tables_for_leaves},
 };
-use heapless::Vec;
 
 use crate::{cache, frames, memory, sysreg};
 
-/// Most frames of one tree: RAM, and level-3 tables for BARs.
-const FRAMES_MAX: usize = 64;
 /// Frames set aside for BARs: a guest that spreads its BARs over more 2 MiB regions than this is ended.
 const FOR_BARS: u64 = 24;
 
@@ -19,7 +16,8 @@ const PAGES_ONE_BY_ONE: u64 = 64;
 
 /// A VM's spare frames. Tables are written with 64-bit stores; cleaned where an SMMU without coherent walks reads them.
 pub struct Spares {
-    frames: Vec<PhysAddr, FRAMES_MAX>,
+    /// The first of the spare frames; each holds the next one's address in its first word, the last one 0.
+    first: Option<PhysAddr>,
     /// A root of several pages, until the tree takes it.
     root: Option<PhysAddr>,
     must_clean: bool,
@@ -46,7 +44,9 @@ impl TableMemory for Spares {
     }
 
     fn alloc(&mut self) -> Option<PhysAddr> {
-        let table = self.frames.pop()?;
+        let table = self.first?;
+        let next = self.read(table, 0);
+        self.first = (next != 0).then_some(PhysAddr::new(next));
         for index in 0..512 {
             // SAFETY: a spare frame belongs to nobody else.
             unsafe { entry(table, index).write_volatile(0) };
@@ -62,7 +62,10 @@ impl TableMemory for Spares {
     }
 
     fn free(&mut self, table: PhysAddr) {
-        let _ = self.frames.push(table);
+        let next = self.first.map_or(0, PhysAddr::as_u64);
+        // SAFETY: the table is out of the tree, and no walker knows it any more.
+        unsafe { entry(table, 0).write_volatile(next) };
+        self.first = Some(table);
     }
 }
 
@@ -77,7 +80,9 @@ pub struct GuestTables {
 #[repr(u64)]
 pub enum TablesError {
     /// The pool is exhausted.
-    #[error("no frame is left in the hypervisor's pool for its tables: fewer VMs or devices")]
+    #[error(
+        "no frame is left in the hypervisor's pool for its tables: fewer VMs or devices, or stage2 = \"blocks\" in the manifest"
+    )]
     Pool,
     /// The mapping was refused.
     #[error("its stage 2: {0}")]
@@ -90,30 +95,37 @@ impl Spares {
     /// # Errors
     /// The pool is exhausted.
     pub fn new(vm: VmId, count: u64, must_clean: bool) -> Result<Self, TablesError> {
-        let mut frames = Vec::new();
-        for _ in 0..=count {
-            let frame = memory::take(1, PAGE_SIZE, frames::vm_use(vm)).ok_or(TablesError::Pool)?;
-            frames.push(frame).map_err(|_| TablesError::Pool)?;
+        let frames = usize::try_from(count).unwrap_or(usize::MAX).saturating_add(1);
+        let run = memory::take(frames, PAGE_SIZE, frames::vm_use(vm)).ok_or(TablesError::Pool)?;
+        let mut spares = Self { first: None, root: None, must_clean };
+        for frame in (0..=count).rev() {
+            spares.free(PhysAddr::new(run.as_u64() + frame * PAGE_SIZE));
         }
-        Ok(Self { frames, root: None, must_clean })
+        Ok(spares)
     }
 }
 
 impl GuestTables {
-    /// The CPUs' tree: `range` mapped to `phys`, and room for BARs. `bits` are those of inputs and outputs.
+    /// The CPUs' tree: `range` mapped to `phys` by `leaves`, and room for BARs. `bits` are those of inputs and outputs.
     ///
     /// # Errors
     /// The pool is exhausted, or the addresses do not fit the tree.
-    pub fn new(vm: VmId, range: AddrRange<Ipa>, phys: PhysAddr, bits: (u8, u8)) -> Result<Self, TablesError> {
+    pub fn new(
+        vm: VmId,
+        range: AddrRange<Ipa>,
+        phys: PhysAddr,
+        bits: (u8, u8),
+        leaves: Leaves,
+    ) -> Result<Self, TablesError> {
         // Every BAR lies below RAM, so what reaches the end of RAM reaches all.
-        let input_bits = best_input_bits(range, phys, bits.0);
-        let mut spares = Spares::new(vm, tables_for_blocks(range, phys) + FOR_BARS, false)?;
+        let input_bits = best_input_bits(range, phys, bits.0, leaves);
+        let mut spares = Spares::new(vm, tables_for_leaves(range, phys, leaves) + FOR_BARS, false)?;
         let pages = root_pages(input_bits);
         if pages > 1 {
             let count = usize::try_from(pages).unwrap_or(1);
             spares.root = memory::take(count, pages * PAGE_SIZE, frames::vm_use(vm));
         }
-        let mut tree = Stage2::new(&mut spares, input_bits)?.with_output_bits(bits.1);
+        let mut tree = Stage2::new(&mut spares, input_bits)?.with_output_bits(bits.1).with_leaves(leaves);
         tree.map(&mut spares, range, phys, Attributes::RAM)?;
         Ok(Self { tree, spares })
     }

@@ -35,7 +35,10 @@ impl Bench<'_> {
             devices: vec![DeviceSection { pci: "0000:00:02.0".to_owned(), dma: dma.to_owned() }],
             dmamap,
         };
-        let manifest = Manifest { machine: MachineSection { poweroff_when_all_stopped: true }, vms: vec![vm] };
+        let manifest = Manifest {
+            machine: MachineSection { poweroff_when_all_stopped: true, ..MachineSection::default() },
+            vms: vec![vm],
+        };
         let out = self.workspace.out();
         let (path, bundle) = (out.join(format!("bench-{name}.toml")), out.join(format!("bench-{name}.bundle")));
         let files = ManifestFiles::of(self.workspace, &path).with_fixed_seed();

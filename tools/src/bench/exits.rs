@@ -8,6 +8,7 @@ use super::{
     Limit, Report,
     machine::{self, Bench, Guest},
 };
+use crate::manifest::schema::Stage2Leaves;
 
 const IDLE_S: [u32; 2] = [10, 30];
 
@@ -32,7 +33,7 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
 }
 
 fn run(bench: &Bench<'_>, name: &str, cpus: u32, cmdline: String) -> Result<BTreeMap<String, f64>> {
-    let guest = Guest { cpus, nics: 1, cmdline, is_exact: true };
+    let guest = Guest { cpus, nics: 1, cmdline, is_exact: true, stage2: Stage2Leaves::Blocks };
     let mut machine = bench.start_under_bulkhead(name, &guest)?;
     machine::run_to_end(&mut machine)?;
     machine::exits(&machine)

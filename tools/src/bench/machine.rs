@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     build::Hypervisor,
     console::Machine,
-    manifest::schema::{DeviceSection, MachineSection, Manifest, VmSection},
+    manifest::schema::{DeviceSection, MachineSection, Manifest, Stage2Leaves, VmSection},
     pack::{self, ManifestFiles},
     qemu::QemuLine,
     setup::guest_files,
@@ -47,6 +47,8 @@ pub struct Guest {
     pub cmdline: String,
     /// Virtual time by instructions, so that every digit repeats; else the host's time.
     pub is_exact: bool,
+    /// What maps its RAM for its CPUs, under Bulkhead.
+    pub stage2: Stage2Leaves,
 }
 
 impl Guest {
@@ -88,7 +90,10 @@ impl Bench<'_> {
             devices: SLOTS.into_iter().take(guest.nics).map(device).collect(),
             dmamap: None,
         };
-        let manifest = Manifest { machine: MachineSection { poweroff_when_all_stopped: true }, vms: vec![vm] };
+        let manifest = Manifest {
+            machine: MachineSection { poweroff_when_all_stopped: true, stage2: guest.stage2 },
+            vms: vec![vm],
+        };
         let bundle = self.workspace.out().join("bench.bundle");
         let path = self.workspace.out().join("bench.toml");
         let files = ManifestFiles::of(self.workspace, &path).with_fixed_seed();

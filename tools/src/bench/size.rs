@@ -9,7 +9,7 @@ use super::{
     Limit, Report,
     machine::{Bench, Guest, deadline},
 };
-use crate::{boot_only, console::Event};
+use crate::{boot_only, console::Event, manifest::schema::Stage2Leaves};
 
 const KIB: f64 = 1024.0;
 /// The key that moves the console's input, and how often it is pressed until the shell answers.
@@ -56,7 +56,8 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
 
 /// Lets the hypervisor's shell say what it has taken.
 fn ask_memory(bench: &Bench<'_>) -> Result<Vec<String>> {
-    let guest = Guest { cpus: 2, nics: 1, cmdline: "bulkhead.run=shell".to_owned(), is_exact: false };
+    let cmdline = "bulkhead.run=shell".to_owned();
+    let guest = Guest { cpus: 2, nics: 1, cmdline, is_exact: false, stage2: Stage2Leaves::Blocks };
     let mut machine = bench.start_under_bulkhead("memory", &guest)?;
     let ready = machine.wait_for(deadline(), |line| line.contains("bulkhead-guest: ready"));
     ready.with_context(|| format!("the guest did not come up:\n{}", machine.tail(20)))?;

@@ -16,7 +16,7 @@ use crate::guest::dtb::Seed;
 
 use super::{
     problem::Problem,
-    schema::{Manifest, VmSection},
+    schema::{MachineSection, Manifest, Stage2Leaves, VmSection},
 };
 pub use devices::assigned;
 pub use memory::{physical_range, ram_bytes};
@@ -30,6 +30,8 @@ const CMDLINE_MAX: usize = 2047;
 pub struct Checked {
     /// Power the machine off when the last VM has stopped.
     pub poweroff_when_all_stopped: bool,
+    /// What maps the VMs' RAM for their CPUs.
+    pub stage2: Stage2Leaves,
     /// The VMs, in order.
     pub vms: Vec<CheckedVm>,
 }
@@ -89,7 +91,8 @@ pub fn check(manifest: &Manifest, files: &dyn Files) -> Result<Checked, Vec<Prob
     devices::owners(manifest, &mut problems);
     match vms.into_iter().collect() {
         Some(vms) if problems.is_empty() => {
-            Ok(Checked { poweroff_when_all_stopped: manifest.machine.poweroff_when_all_stopped, vms })
+            let MachineSection { poweroff_when_all_stopped, stage2 } = manifest.machine;
+            Ok(Checked { poweroff_when_all_stopped, stage2, vms })
         }
         _ => Err(problems),
     }

@@ -18,12 +18,26 @@ pub struct Manifest {
 }
 
 /// `[machine]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineSection {
     /// Power the machine off when the last VM has stopped. Default: false.
     #[serde(default)]
     pub poweroff_when_all_stopped: bool,
+    /// What maps the VMs' RAM for their CPUs: `blocks`, the largest that fit, or `pages` of 4 KiB, for emulators. Default: `blocks`.
+    #[serde(default)]
+    pub stage2: Stage2Leaves,
+}
+
+/// `machine.stage2`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage2Leaves {
+    /// The largest blocks that fit.
+    #[default]
+    Blocks,
+    /// Pages of 4 KiB.
+    Pages,
 }
 
 /// `[[vm]]`.

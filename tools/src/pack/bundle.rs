@@ -11,7 +11,7 @@ use bulkhead_core::{
 };
 use zerocopy::IntoBytes;
 
-use crate::manifest::{Checked, CheckedVm, check::Blob};
+use crate::manifest::{Checked, CheckedVm, check::Blob, schema::Stage2Leaves};
 
 /// Blobs start on pages.
 const BLOB_ALIGNMENT: usize = 4096;
@@ -32,7 +32,13 @@ pub fn compile(checked: &Checked) -> Result<Vec<u8>> {
     let padding = blobs.start - (records_end as u64);
     body.resize(body.len() + usize::try_from(padding)?, 0);
     body.append(&mut blobs.bytes);
-    let flags = if checked.poweroff_when_all_stopped { machine_flags::POWEROFF_WHEN_ALL_STOPPED } else { 0 };
+    let mut flags = 0;
+    if checked.poweroff_when_all_stopped {
+        flags |= machine_flags::POWEROFF_WHEN_ALL_STOPPED;
+    }
+    if checked.stage2 == Stage2Leaves::Pages {
+        flags |= machine_flags::STAGE2_PAGES;
+    }
     let header = Header {
         magic: MAGIC,
         version: VERSION,

@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::{BundleError, Header, LoadRecord, MAGIC, VERSION, Vm, VmRecord, checksum, machine_flags};
-use crate::{ids::VmId, name::Name, vplat::VMS_MAX};
+use crate::{ids::VmId, name::Name, stage2::Leaves, vplat::VMS_MAX};
 
 const HEADER_BYTES: usize = size_of::<Header>();
 const RECORD_BYTES: usize = size_of::<VmRecord>();
@@ -38,7 +38,7 @@ impl<'a> Bundle<'a> {
         if actual != header.checksum {
             return Err(BundleError::BadChecksum { expected: header.checksum, actual });
         }
-        if header.flags & !machine_flags::POWEROFF_WHEN_ALL_STOPPED != 0 {
+        if header.flags & !machine_flags::ALL != 0 {
             return Err(BundleError::UnknownFlags(header.flags));
         }
         let count = usize::try_from(header.vm_count).unwrap_or(usize::MAX);
@@ -83,6 +83,11 @@ impl<'a> Bundle<'a> {
     /// Whether the machine is powered off when the last VM has stopped.
     pub const fn is_poweroff_when_all_stopped(&self) -> bool {
         self.flags & machine_flags::POWEROFF_WHEN_ALL_STOPPED != 0
+    }
+
+    /// What the VMs' RAM is mapped by, for their CPUs.
+    pub const fn leaves(&self) -> Leaves {
+        if self.flags & machine_flags::STAGE2_PAGES == 0 { Leaves::Blocks } else { Leaves::Pages }
     }
 
     /// The bytes of a load of one of this bundle's VMs; empty for a record from elsewhere.

@@ -1,7 +1,7 @@
 //! Walks that check first, and then change what can no longer fail.
 
 use super::{
-    Stage2Error, TableMemory,
+    Leaves, Stage2Error, TableMemory,
     descriptor::{Attributes, Descriptor, ENTRIES, LEAF_LEVEL, block_bytes, index},
 };
 use crate::addr::PhysAddr;
@@ -12,13 +12,16 @@ pub struct Chunk {
     pub input: u64,
     pub phys: u64,
     pub size_bytes: u64,
+    pub leaves: Leaves,
 }
 
 impl Chunk {
     /// Whether one descriptor of `level` maps it.
     fn is_block(self, level: u8) -> bool {
         let block = block_bytes(level);
-        self.size_bytes == block && (self.input | self.phys) & (block - 1) == 0
+        (self.leaves == Leaves::Blocks || level == LEAF_LEVEL)
+            && self.size_bytes == block
+            && (self.input | self.phys) & (block - 1) == 0
     }
 
     /// The parts of it that fall to each descriptor of a table of `level`.
@@ -39,6 +42,7 @@ impl Chunk {
                 input: rest.input.saturating_add(size_bytes),
                 phys: rest.phys.saturating_add(size_bytes),
                 size_bytes: rest.size_bytes - size_bytes,
+                ..rest
             };
             Some(part)
         })

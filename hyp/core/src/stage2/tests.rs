@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, vec::Vec};
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{
-    Access, Attributes, Mapping, MemoryType, S2Config, Shareability, Stage2, Stage2Error, TableMemory, best_input_bits,
-    tables_for, tables_for_blocks,
+    Access, Attributes, Leaves, Mapping, MemoryType, S2Config, Shareability, Stage2, Stage2Error, TableMemory,
+    best_input_bits, tables_for, tables_for_leaves,
 };
 use crate::{
     addr::{AddrRange, BLOCK_1G, BLOCK_2M, Ipa, PhysAddr},
@@ -135,7 +135,7 @@ fn up_to_34_bits_the_root_is_concatenated_tables() {
 /// Would miss: a short walk bought with a GiB's block, or bits that do not reach the end.
 #[test]
 fn walks_are_as_short_as_they_can_be() {
-    let bits = |start, size, phys| best_input_bits(range(start, size), PhysAddr::new(phys), 39);
+    let bits = |start, size, phys| best_input_bits(range(start, size), PhysAddr::new(phys), 39, Leaves::Blocks);
     assert_eq!(bits(BLOCK_1G, BLOCK_1G - BLOCK_2M, 0), 31);
     assert_eq!(bits(BLOCK_1G, BLOCK_1G, BLOCK_2M), 31);
     assert_eq!(bits(BLOCK_1G, BLOCK_1G + BLOCK_2M, BLOCK_2M), 32);
@@ -151,11 +151,18 @@ fn uses_the_largest_blocks() {
     // 2 MiB short of 1 GiB, then 1 GiB, then 4 KiB: no table for the middle.
     let whole = range(0x4020_0000, BLOCK_1G - BLOCK_2M + BLOCK_1G + 4096);
     let phys = PhysAddr::new(0x2_0020_0000);
-    assert_eq!(tables_for_blocks(whole, phys), 3);
+    assert_eq!(tables_for_leaves(whole, phys, Leaves::Blocks), 3);
     stage2.map(&mut memory, whole, phys, Attributes::RAM).expect("mapped");
     let found = |ipa: u64| stage2.query(&memory, Ipa::new(ipa)).expect("mapped").block_bytes;
     assert_eq!((found(0x4020_0000), found(0x8000_0000), found(0xc000_0fff)), (BLOCK_2M, BLOCK_1G, 4096));
     assert_eq!(memory.tables.len(), 4);
+    // By pages alone: a table for each 2 MiB that is touched.
+    let mut memory = Pages::new(1100);
+    let mut stage2 = tree(&mut memory).with_leaves(Leaves::Pages);
+    assert_eq!(tables_for_leaves(whole, phys, Leaves::Pages), 3 + 511 + 512 + 1);
+    stage2.map(&mut memory, whole, phys, Attributes::RAM).expect("mapped");
+    assert_eq!(stage2.query(&memory, Ipa::new(0x8000_0000)).expect("mapped").block_bytes, 4096);
+    assert_eq!(memory.tables.len(), 1 + 3 + 511 + 512 + 1);
     // Output off by a page: pages throughout.
     let mut stage2 = tree(&mut memory);
     stage2.map(&mut memory, range(0, BLOCK_2M), PhysAddr::new(0x1000), Attributes::RAM).expect("mapped");
@@ -222,12 +229,13 @@ proptest! {
     /// Any history of map and unmap: the tree answers as a map of pages does, also after an error.
     #[test]
     fn agrees_with_a_map_of_pages(
+        leaves in prop_oneof![proptest::strategy::Just(Leaves::Blocks), proptest::strategy::Just(Leaves::Pages)],
         steps in proptest::collection::vec(
             (any::<bool>(), place(), prop_oneof![1_u64..4, 510_u64..1030], 0_u64..2048, any::<bool>(), attributes()), 1..12),
         bits in prop_oneof![proptest::strategy::Just(39_u8), proptest::strategy::Just(32_u8)],
     ) {
         let mut memory = Pages::new(14);
-        let mut stage2 = tree_of(&mut memory, bits);
+        let mut stage2 = tree_of(&mut memory, bits).with_leaves(leaves);
         let mut model: BTreeMap<u64, (u64, Attributes)> = BTreeMap::new();
         for (is_map, first, count, phys, is_like, attributes) in steps {
             let bytes = range(first << 12, count << 12);
@@ -236,7 +244,7 @@ proptest! {
             let phys = if is_like { first + 512 } else { phys };
             let before = memory.tables.clone();
             let result = if is_map {
-                prop_assert!(tables_for(bytes) > tables_for_blocks(bytes, PhysAddr::new(phys << 12)));
+                prop_assert!(tables_for(bytes) > tables_for_leaves(bytes, PhysAddr::new(phys << 12), leaves));
                 stage2.map(&mut memory, bytes, PhysAddr::new(phys << 12), attributes)
             } else {
                 stage2.unmap(&mut memory, bytes)
@@ -265,6 +273,7 @@ proptest! {
             let near: Vec<u64> = pages.clone().take(4).chain([first.wrapping_sub(1) & 0x7ff_ffff, pages.end, pages.end - 1]).collect();
             for page in model.keys().copied().step_by(37).chain(near) {
                 let found = stage2.query(&memory, Ipa::new(page << 12 | 0x123));
+                prop_assert!(leaves == Leaves::Blocks || found.is_none_or(|found| found.block_bytes == 4096));
                 let found = found.map(|Mapping { phys, attributes, .. }| (phys.as_u64() >> 12, attributes));
                 prop_assert_eq!(found, model.get(&page).copied(), "page {:#x}", page);
             }

@@ -5,7 +5,7 @@ use bulkhead_core::{
     ledger::{Inventory, Kept, Ledger, SmmuAbility, VmPlan},
     machine::{Machine, SMMUS_MAX},
     pci::PciDevice,
-    stage2::tables_for_blocks,
+    stage2::{Leaves, tables_for_leaves},
     vplat::{self, INTX_INTID_BASE},
 };
 use bulkhead_dma::DmaSpace;
@@ -126,7 +126,7 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
     }
     let image = super::bundle().vm(plan.id).copied().ok_or(MakeError::CpuOffline(0))?;
     let bits = (sizes.ipa_bits, sizes.output_bits);
-    let tables = GuestTables::new(plan.id, image.ram(), plan.ram.start(), bits)?;
+    let tables = GuestTables::new(plan.id, image.ram(), plan.ram.start(), bits, super::bundle().leaves())?;
     let dma = reach(plan, image.ram(), bits, sizes.must_clean)?;
     // Nothing leads there before the first attach, so there is nothing to flush.
     let ram = GuestRam::fresh(plan.ram, plan.vmid).settle().map_err(|_| MakeError::NotFree)?;
@@ -170,7 +170,7 @@ fn reach(plan: &VmPlan, ram: AddrRange<Ipa>, bits: (u8, u8), must_clean: bool) -
     let (phys, vmid) = (plan.ram.start(), plan.vmid);
     let Some(settings) = plan.dmamap else {
         // All input bits, and so a root of one page: the SMMU of QEMU 10.0.2 takes every concatenated table for the first.
-        let mut spares = Spares::new(plan.id, tables_for_blocks(ram, phys), must_clean)?;
+        let mut spares = Spares::new(plan.id, tables_for_leaves(ram, phys, Leaves::Blocks), must_clean)?;
         let space = DmaSpace::identity(&mut spares, ram, phys, bits.0, bits.1, vmid).map_err(TablesError::from)?;
         return Ok(Reach::Ram(space));
     };

@@ -1,6 +1,7 @@
 use bulkhead_core::{
     bundle::{Bundle, DmamapFlush, DmamapStrategy},
     ids::CpuId,
+    stage2::Leaves,
 };
 
 use super::compile;
@@ -14,6 +15,7 @@ fn manifest(text: &str) -> Vec<u8> {
 const TWO: &str = r#"
     [machine]
     poweroff_when_all_stopped = true
+    stage2 = "pages"
     [[vm]]
     name = "alpha"
     cpus = [2, 0]
@@ -36,6 +38,8 @@ const TWO: &str = r#"
 fn the_hypervisor_reads_what_the_manifest_says() {
     let bytes = manifest(TWO);
     let bundle = Bundle::parse(&bytes).expect("a good bundle");
+    assert!(bundle.is_poweroff_when_all_stopped());
+    assert_eq!(bundle.leaves(), Leaves::Pages);
     let [alpha, beta] = bundle.vms() else { panic!("two VMs") };
     assert_eq!((alpha.name(), beta.name()), ("alpha", "beta"));
     assert_eq!(alpha.cpus().collect::<Vec<_>>(), [CpuId(2), CpuId(0)]);
