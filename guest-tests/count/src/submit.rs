@@ -2,7 +2,11 @@
 
 use core::{
     cell::Cell,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+        fence,
+    },
 };
 
 use bulkhead_core::{
@@ -10,7 +14,8 @@ use bulkhead_core::{
     ids::{SmmuId, Vmid},
 };
 use bulkhead_guest_tests::println;
-use bulkhead_smmu::{Config, Error, Invalidation, Platform, Progress, Smmu, Synced};
+use bulkhead_smmu::{Config, Error, Failed, Invalidation, Mark, Platform, Progress, Smmu, Synced, Ticket};
+use spin::mutex::TicketMutex;
 
 use crate::meter;
 
@@ -30,7 +35,7 @@ const IDS: [(u32, u32); 4] = [(0x00, 0x0d44_101b), (0x04, 0x0273_0010), (0x0c, 0
 /// and its address.
 pub struct Fake<const COUNTS: bool> {
     registers: [Cell<u32>; 64],
-    cmdq_prod: AtomicU64,
+    cmdq_prod: AtomicU32,
     memory: [AtomicU64; 2],
     next: u64,
     /// Writes of CMDQ_PROD, if it counts them.
@@ -44,7 +49,7 @@ impl<const COUNTS: bool> Fake<COUNTS> {
             registers[offset as usize / 4].set(value);
         }
         let memory = [const { AtomicU64::new(0) }; 2];
-        Self { registers, cmdq_prod: AtomicU64::new(0), memory, next: 1 << 32, doorbells: 0 }
+        Self { registers, cmdq_prod: AtomicU32::new(0), memory, next: 1 << 32, doorbells: 0 }
     }
 
     fn register(&self, offset: u32) -> Option<&Cell<u32>> {
@@ -57,10 +62,7 @@ impl<const COUNTS: bool> Platform for Fake<COUNTS> {
     fn read32(&mut self, offset: u32) -> u32 {
         let of = |offset: u32| self.register(offset).map_or(0, Cell::get);
         match offset {
-            CMDQ_PROD | CMDQ_CONS => {
-                let [a, b, c, d, ..] = self.cmdq_prod.load(Relaxed).to_le_bytes();
-                u32::from_le_bytes([a, b, c, d])
-            }
+            CMDQ_PROD | CMDQ_CONS => self.cmdq_prod.load(Relaxed),
             CR0ACK => of(CR0),
             IRQ_CTRLACK => of(IRQ_CTRL),
             GBPA => of(GBPA) & !GBPA_UPDATE,
@@ -70,7 +72,7 @@ impl<const COUNTS: bool> Platform for Fake<COUNTS> {
     #[inline]
     fn write32(&mut self, offset: u32, value: u32) {
         if offset == CMDQ_PROD {
-            self.cmdq_prod.store(value.into(), Relaxed);
+            self.cmdq_prod.store(value, Relaxed);
             if COUNTS {
                 self.doorbells = self.doorbells.wrapping_add(1);
             }
@@ -102,7 +104,8 @@ impl<const COUNTS: bool> Platform for Fake<COUNTS> {
     fn invalidate(&mut self, _: PhysAddr, _: u64) {}
     #[inline]
     fn barrier(&mut self) {
-        core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+        // One instruction, as the barrier is.
+        fence(SeqCst);
     }
     fn alloc(&mut self, pages: u64, alignment: u64) -> Option<PhysAddr> {
         let at = self.next.next_multiple_of(alignment.max(1));
@@ -125,43 +128,66 @@ pub fn doorbells(driver: &mut Smmu<Fake<true>>) -> u64 {
     driver.platform().doorbells
 }
 
+/// A driver that counts nothing.
+type Driver = Smmu<Fake<false>>;
 /// A flush: proven, or not.
-type Flush = fn(&mut Smmu<Fake<false>>, Vmid, Ipa) -> Option<Synced>;
-
-const REAL: Flush = |driver, vmid, ipa| {
-    let range = Invalidation::Range { ipa, num: 27, scale: 2, is_leaf: true };
-    let mark = PROGRESS.mark();
-    match driver.submit(vmid, range, mark) {
-        Ok(ticket) => driver.wait(ticket).ok(),
-        Err(_) => None,
-    }
-};
-/// What the fake's memory takes more than memory does: the addresses of the four words, found and stored.
-const IDLE: Flush = |driver, _, ipa| {
-    for word in 0..4 {
-        driver.platform().memory[0].store(ipa.as_u64().wrapping_add(word * 8), Relaxed);
-    }
-    None
-};
+type Flush<D> = fn(&mut D, Vmid, Ipa) -> Option<Synced>;
 
 /// Where the driver tells how far it is.
 static PROGRESS: Progress = Progress::new();
 
-/// Counts a flush.
+#[inline(always)]
+fn submit(driver: &mut Driver, vmid: Vmid, ipa: Ipa, mark: Mark) -> Result<Ticket, Failed> {
+    driver.submit(vmid, Invalidation::Range { ipa, num: 27, scale: 2, is_leaf: true }, mark)
+}
+
+fn alone(driver: &mut Driver, vmid: Vmid, ipa: Ipa) -> Option<Synced> {
+    let ticket = submit(driver, vmid, ipa, PROGRESS.mark()).ok()?;
+    driver.wait(ticket).ok()
+}
+
+/// As EL2 does it, which shares its drivers between CPUs.
+fn locked(driver: &mut TicketMutex<Driver>, vmid: Vmid, ipa: Ipa) -> Option<Synced> {
+    let mark = PROGRESS.mark();
+    let sent = submit(&mut driver.lock(), vmid, ipa, mark);
+    let ticket = sent.ok()?;
+    PROGRESS.redeem(&ticket).or_else(|| driver.lock().wait(ticket).ok())
+}
+
+/// What the fake's memory takes more than memory does: the addresses of the four words, found and stored.
+fn idle(driver: &mut Driver, ipa: Ipa) -> Option<Synced> {
+    for word in 0..4 {
+        driver.platform().memory[0].store(ipa.as_u64().wrapping_add(word * 8), Relaxed);
+    }
+    None
+}
+
+/// Counts a flush: how many were proven.
+fn count<D>(name: &str, driver: &mut D, vmid: Vmid, real: Flush<D>, idle: Flush<D>) -> u64 {
+    let mut done = 0_u64;
+    meter::measure_net(name, 1, real, idle, |flush, rounds| {
+        let flush = core::hint::black_box(flush);
+        for round in 0..rounds {
+            done = done.wrapping_add(u64::from(flush(driver, vmid, Ipa::new(round << 12)).is_some()));
+        }
+    });
+    done
+}
+
+/// Counts flushes.
 pub fn run() {
     let (Ok(mut driver), Some(vmid)) = (driver::<false>(), Vmid::new(1)) else {
         println!("FAIL: no driver");
         return;
     };
     driver.share(&PROGRESS);
-    let mut done = 0_u64;
-    meter::measure_net("submission: TLBI, SYNC, doorbell, completion", 1, REAL, IDLE, |flush, rounds| {
-        let flush = core::hint::black_box(flush);
-        for round in 0..rounds {
-            done = done.wrapping_add(u64::from(flush(&mut driver, vmid, Ipa::new(round << 12)).is_some()));
-        }
-    });
-    if done != driver.vmid_counters(vmid).syncs {
+    let name = "submission: TLBI, SYNC, doorbell, completion";
+    let mut done = count(name, &mut driver, vmid, alone, |driver, _, ipa| idle(driver, ipa));
+    let mut driver = TicketMutex::new(driver);
+    let name = "the same, with its lock";
+    done += count(name, &mut driver, vmid, locked, |driver, _, ipa| idle(driver.get_mut(), ipa));
+    // Take-over has sent one of its own.
+    if done + 1 != driver.get_mut().counters().commands.syncs {
         println!("FAIL: {done} flushes are proven");
     }
 }

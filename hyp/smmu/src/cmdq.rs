@@ -10,6 +10,7 @@ use crate::{
     gerror::Gerror,
     platform::Platform,
     registers::{CMDQ_CONS, offset},
+    ticket::{self, Mark, Progress},
 };
 
 /// CMDQ_CONS.ERR: why the SMMU stopped at a command (7.1, table 7-1).
@@ -68,17 +69,19 @@ pub struct CommandCounters {
 }
 
 /// The producer's side of the command queue. Positions are counted from take-over and never wrap.
+// In this order what a flush reads is loaded by pairs.
+#[repr(C)]
 pub(crate) struct Cmdq {
-    base: PhysAddr,
-    /// Mask of an offset into the queue, in bytes.
-    offset_mask: u64,
-    /// Mask of an index with its wrap bit, as PROD and CONS have it.
-    index_mask: u32,
-    is_coherent: bool,
-    /// A wait ran out of time: the queue has to be seen empty before anything else is put in.
-    is_stuck: bool,
     /// Position of the next command.
     put: u64,
+    /// How far flushes go in at once.
+    at_once: AtOnce,
+    /// Mask of an index with its wrap bit, as PROD and CONS have it.
+    index_mask: u64,
+    /// Where position 0 would be for the slots of this lap to follow it without a wrap.
+    lap_base: u64,
+    /// Where others see how far the queue is.
+    progress: &'static Progress,
     /// Commands that were seen to be consumed.
     done: u64,
     /// Position that the next command must stay below.
@@ -86,40 +89,75 @@ pub(crate) struct Cmdq {
     /// One past the last command that was refused: what was submitted before, and not known to be complete, is not
     /// relied upon.
     suspect_below: u64,
-    /// Where position 0 would be for the slots of this lap to follow it without a wrap.
-    lap_base: u64,
-    /// Position up to which two commands go in at once: in this lap, with room for them. 0 where lines have to be cleaned,
-    /// and for good once a command was refused.
-    at_once: u64,
-    /// CMDQ_CONS when everything that was put in is complete; [`NEVER`] once a command was refused.
-    drained: u64,
+    base: PhysAddr,
+    /// Mask of an offset into the queue, in bytes.
+    offset_mask: u64,
+    is_coherent: bool,
+    has_ranges: bool,
+    /// A wait ran out of time: the queue has to be seen empty before anything else is put in.
+    is_stuck: bool,
     timeout_us: u64,
-    pub(crate) counters: CommandCounters,
+    /// Commands of batches, their CMD_SYNCs included: all other commands are pairs of one invalidation and its CMD_SYNC.
+    batched: u64,
+    counters: CommandCounters,
 }
 
-/// No value of a register.
-const NEVER: u64 = u64::MAX;
+/// Position up to which a command and its CMD_SYNC go in at once: in this lap, with room for them. 0 where lines have to
+/// be cleaned.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct AtOnce {
+    /// Of a command with a range; 0 where there are none, too.
+    range: u64,
+    /// Of any other.
+    other: u64,
+}
+
+/// A flush that went in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sent {
+    /// Position of its command.
+    pub(crate) start: u64,
+    /// Whether it was seen complete at once.
+    pub(crate) is_complete: bool,
+}
+
+/// What a queue has to know of its SMMU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct QueueFeatures {
+    /// The SMMU sees the CPU's stores without a clean.
+    pub(crate) is_coherent: bool,
+    /// It knows commands with a range.
+    pub(crate) has_ranges: bool,
+}
+
+/// Where the progress of a queue that nobody else looks at goes.
+static UNSHARED: Progress = Progress::new();
+
+const SYNC: [u64; 2] = Command::Sync.encode();
 
 /// How often an error may come back in one wait before the queue is given up.
 const MAX_ERRORS: u32 = 4;
 
 impl Cmdq {
     /// An empty queue of `2^log2` commands at `base`, aligned to its size.
-    pub(crate) fn new(base: PhysAddr, log2: u8, is_coherent: bool, timeout_us: u64) -> Self {
+    pub(crate) fn new(base: PhysAddr, log2: u8, features: QueueFeatures, timeout_us: u64) -> Self {
         let mut queue = Self {
-            base,
-            offset_mask: (COMMAND_BYTES << log2) - 1,
-            index_mask: (2 << log2) - 1,
-            is_coherent,
-            is_stuck: false,
             put: 0,
+            at_once: AtOnce { range: 0, other: 0 },
+            index_mask: (2 << log2) - 1,
+            lap_base: 0,
+            progress: &UNSHARED,
             done: 0,
             limit: 1 << log2,
             suspect_below: 0,
-            lap_base: 0,
-            at_once: 0,
-            drained: 0,
+            base,
+            offset_mask: (COMMAND_BYTES << log2) - 1,
+            is_coherent: features.is_coherent,
+            has_ranges: features.has_ranges,
+            is_stuck: false,
             timeout_us,
+            batched: 0,
             counters: CommandCounters::default(),
         };
         queue.plan();
@@ -130,11 +168,8 @@ impl Cmdq {
     fn plan(&mut self) {
         let lap = self.put & !(self.entries() - 1);
         self.lap_base = self.base.as_u64().wrapping_sub(lap.wrapping_mul(COMMAND_BYTES));
-        let is_free = self.is_coherent && self.suspect_below == 0;
-        self.at_once = if is_free { self.limit.min(lap.wrapping_add(self.entries())) } else { 0 };
-        if self.suspect_below != 0 {
-            self.drained = NEVER;
-        }
+        let other = if self.is_coherent { self.limit.min(lap.wrapping_add(self.entries())) } else { 0 };
+        self.at_once = AtOnce { range: if self.has_ranges { other } else { 0 }, other };
     }
 
     #[inline]
@@ -145,8 +180,8 @@ impl Cmdq {
     /// A position as PROD and CONS have it: the index with its wrap bit above.
     #[inline]
     const fn register(&self, position: u64) -> u32 {
-        let [a, b, c, d, ..] = position.to_le_bytes();
-        u32::from_le_bytes([a, b, c, d]) & self.index_mask
+        let [a, b, c, d, ..] = (position & self.index_mask).to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
     }
 
     #[inline]
@@ -156,65 +191,84 @@ impl Cmdq {
         PhysAddr::new(self.base.as_u64() | (position.wrapping_shl(SHIFT) & self.offset_mask))
     }
 
+    /// Lets others see how far the queue is.
+    pub(crate) fn share(&mut self, progress: &'static Progress) {
+        progress.note_submitted(self.put);
+        self.progress = progress;
+    }
+
+    /// Where others see it.
+    pub(crate) const fn progress(&self) -> &'static Progress {
+        self.progress
+    }
+
     /// Position of the next command.
     #[inline]
     pub(crate) const fn position(&self) -> u64 {
         self.put
     }
 
-    /// Sends one command and its CMD_SYNC by one write of PROD, where nothing has to be looked at first: the position of
-    /// the command. `tell` is called with the position after them before the SMMU can see them.
+    /// Sends one command and its CMD_SYNC by one write of PROD, where nothing has to be looked at first and nothing was
+    /// sent since `mark`, and looks once whether they are complete.
     #[inline(always)]
     pub(crate) fn send_at_once<P: Platform>(
         &mut self,
         platform: &mut P,
         command: [u64; 2],
-        tell: impl FnOnce(u64),
-    ) -> Option<u64> {
+        kind: ticket::Kind,
+        mark: Mark,
+    ) -> Option<Sent> {
         const SHIFT: u32 = COMMAND_BYTES.trailing_zeros();
-        let start = self.put;
+        let at_once = match kind {
+            ticket::Kind::Range => self.at_once.range,
+            ticket::Kind::Page | ticket::Kind::Context => self.at_once.other,
+        };
+        let (start, lap_base, progress) = (self.put, self.lap_base, self.progress);
         let end = start.wrapping_add(2);
-        if end > self.at_once {
+        // One branch for both.
+        if (mark.0 < start) | (end > at_once) {
             return None;
         }
-        let slot = self.lap_base.wrapping_add(start.wrapping_shl(SHIFT));
+        let slot = lap_base.wrapping_add(start.wrapping_shl(SHIFT));
         Self::store(platform, PhysAddr::new(slot), command);
-        Self::store(platform, PhysAddr::new(slot.wrapping_add(COMMAND_BYTES)), Command::Sync.encode());
+        Self::store(platform, PhysAddr::new(slot.wrapping_add(COMMAND_BYTES)), SYNC);
         self.put = end;
-        tell(end);
+        // Others see the position before the SMMU sees the commands.
+        progress.note_submitted(end);
         let prod = self.register(end);
-        self.drained = prod.into();
         // The tables' stores and the entries are visible before PROD (3.5.1, 3.21.3).
         platform.barrier();
         platform.write32(offset::CMDQ_PROD, prod);
-        Some(start)
+        // A refused command would have stopped the SMMU before its CMD_SYNC.
+        Some(Sent { start, is_complete: platform.read32(offset::CMDQ_CONS) == prod })
     }
 
-    /// The same, once there is room, and with lines cleaned: the position of the command.
+    /// The same, once there is room, and with lines cleaned.
     #[cold]
-    pub(crate) fn send<P: Platform>(
-        &mut self,
-        platform: &mut P,
-        command: [u64; 2],
-        tell: impl FnOnce(u64),
-    ) -> Result<u64, Error> {
+    pub(crate) fn send<P: Platform>(&mut self, platform: &mut P, command: [u64; 2]) -> Result<Sent, Error> {
         self.make_room(platform, 2)?;
         let start = self.put;
-        for words in [command, Command::Sync.encode()] {
+        for words in [command, SYNC] {
             self.write_words(platform, self.slot(self.put), words);
             self.put += 1;
         }
-        self.publish(platform, tell);
-        Ok(start)
+        self.publish(platform);
+        Ok(Sent { start, is_complete: self.is_drained(platform) })
     }
 
     /// Lets the SMMU see what was put in.
-    fn publish<P: Platform>(&mut self, platform: &mut P, tell: impl FnOnce(u64)) {
-        tell(self.put);
-        let prod = self.register(self.put);
-        self.drained = if self.suspect_below == 0 { prod.into() } else { NEVER };
+    fn publish<P: Platform>(&mut self, platform: &mut P) {
+        self.progress.note_submitted(self.put);
         platform.barrier();
-        platform.write32(offset::CMDQ_PROD, prod);
+        platform.write32(offset::CMDQ_PROD, self.register(self.put));
+    }
+
+    /// The last command before the last CMD_SYNC, and its position.
+    pub(crate) fn last<P: Platform>(&self, platform: &mut P) -> Option<(u64, [u64; 2])> {
+        let position = self.put.checked_sub(2)?;
+        let slot = self.slot(position);
+        let high = PhysAddr::new(slot.as_u64().wrapping_add(8));
+        Some((position, [platform.read_memory(slot), platform.read_memory(high)]))
     }
 
     /// Sends `commands`, at most a queue-full, and their CMD_SYNC, and waits for nothing but an empty queue. The
@@ -223,7 +277,6 @@ impl Cmdq {
         &mut self,
         platform: &mut P,
         commands: impl Iterator<Item = Command>,
-        tell: impl FnOnce(u64),
     ) -> Result<u64, Error> {
         // A batch starts in an empty queue: its length need not be known.
         self.make_room(platform, self.entries())?;
@@ -232,13 +285,14 @@ impl Cmdq {
             self.push(platform, command);
         }
         self.push(platform, Command::Sync);
-        self.publish(platform, tell);
+        self.batched = self.batched.wrapping_add(self.put.wrapping_sub(start));
+        self.publish(platform);
         Ok(start)
     }
 
     /// Commands that one CMD_SYNC can follow.
     pub(crate) const fn capacity(&self) -> usize {
-        (self.index_mask >> 1) as usize
+        (self.offset_mask / COMMAND_BYTES) as usize
     }
 
     /// Sends `commands` and one CMD_SYNC, then waits until the SMMU has completed them all.
@@ -249,7 +303,7 @@ impl Cmdq {
         let mut rest = commands;
         loop {
             let (batch, later) = rest.split_at(rest.len().min(self.capacity()));
-            let start = self.send_all(platform, batch.iter().copied(), |_| ())?;
+            let start = self.send_all(platform, batch.iter().copied())?;
             for command in batch {
                 match command.kind() {
                     Kind::Configuration => self.counters.configuration += 1,
@@ -306,14 +360,23 @@ impl Cmdq {
         }
     }
 
-    /// Whether everything that was put in is complete, by one read of CONS, and no command was ever refused.
-    #[inline]
-    pub(crate) fn is_drained<P: Platform>(&mut self, platform: &mut P) -> bool {
-        if u64::from(platform.read32(offset::CMDQ_CONS)) != self.drained {
-            return false;
-        }
-        self.done = self.put;
-        true
+    /// Whether everything that was put in was consumed, by one read of CONS. All of it is complete then that is not below
+    /// [`suspect_below`](Self::suspect_below): a refused command stops the SMMU until [`advance`](Self::advance) sees it.
+    pub(crate) fn is_drained<P: Platform>(&self, platform: &mut P) -> bool {
+        platform.read32(offset::CMDQ_CONS) == self.register(self.put)
+    }
+
+    /// What was sent, batches of [`send_all`](Self::send_all) as far as their senders have counted them.
+    pub(crate) const fn counters(&self) -> CommandCounters {
+        let pairs = self.put.wrapping_sub(self.batched) / 2;
+        let CommandCounters { configuration, tlb, syncs, refused, timeouts } = self.counters;
+        CommandCounters { configuration, tlb: tlb + pairs, syncs: syncs + pairs, refused, timeouts }
+    }
+
+    /// Counts a batch of `commands` invalidations.
+    pub(crate) const fn count_batch(&mut self, commands: u64) {
+        self.counters.tlb += commands;
+        self.counters.syncs += 1;
     }
 
     /// Whether everything before position `end` is complete, mending what stopped the queue. An error when it does not
@@ -334,8 +397,8 @@ impl Cmdq {
     /// The position that CONS tells; past `put` when it tells nonsense.
     #[inline]
     fn consumed(&self, cons: u32) -> u64 {
-        let ahead = cons.wrapping_sub(self.register(self.done)) & self.index_mask;
-        self.done.wrapping_add(u64::from(ahead))
+        let ahead = u64::from(cons).wrapping_sub(self.done) & self.index_mask;
+        self.done.wrapping_add(ahead)
     }
 
     /// Waits until everything before position `end` is complete. `start` is the position of `batch[0]`; without a
@@ -404,7 +467,6 @@ impl Cmdq {
         {
             let reason = CommandError::from_cons(cons);
             self.suspect_below = consumed.wrapping_add(1);
-            self.plan();
             self.counters.refused += 1;
             *errors += 1;
             if *errors <= MAX_ERRORS {
@@ -428,7 +490,7 @@ impl Cmdq {
     /// not be read is tried again, and the error is acknowledged.
     fn step_over<P: Platform>(&self, platform: &mut P, position: u64, reason: CommandError) {
         if reason != CommandError::Abort && reason != CommandError::AtcInvSync {
-            self.write_words(platform, self.slot(position), Command::Sync.encode());
+            self.write_words(platform, self.slot(position), SYNC);
         }
         platform.barrier();
         Gerror::acknowledge(platform, Gerror::CMDQ_ERR);

@@ -73,7 +73,7 @@ impl Command {
     const OP_CFGI_ALL: u64 = 0x04;
     const OP_TLBI_EL2_ALL: u64 = 0x20;
     pub(crate) const OP_TLBI_S12_VMALL: u64 = 0x28;
-    const OP_TLBI_S2_IPA: u64 = 0x2a;
+    pub(crate) const OP_TLBI_S2_IPA: u64 = 0x2a;
     const OP_TLBI_NSNH_ALL: u64 = 0x30;
     const OP_SYNC: u64 = 0x46;
 
@@ -84,6 +84,7 @@ impl Command {
     pub(crate) const IPA_MASK: u64 = 0x000f_ffff_ffff_f000;
 
     /// The two 64-bit words of the command, the lower first.
+    #[inline(always)]
     pub const fn encode(self) -> [u64; 2] {
         match self {
             Self::CfgiSte { stream, is_leaf } => [Self::OP_CFGI_STE | (stream.0 as u64) << 32, is_leaf as u64],

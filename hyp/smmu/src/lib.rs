@@ -35,5 +35,5 @@ pub use features::{FeatureError, Features};
 pub use gerror::GerrorReport;
 pub use platform::Platform;
 pub use pmcg::{Pmcg, PmcgError, PmcgRegisters, Translations};
-pub use smmu::{Config, Counters, Flushed, Polled, Smmu, StreamInfo, StreamState, VmidCounters, panic_abort};
+pub use smmu::{Config, Counters, Flushed, Polled, Smmu, StreamInfo, StreamState, panic_abort};
 pub use ticket::{Failed, Invalidation, Mark, Progress, Synced, Ticket};

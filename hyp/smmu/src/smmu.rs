@@ -12,8 +12,7 @@ use bulkhead_core::{
 };
 use heapless::Vec;
 
-pub use self::flush::VmidCounters;
-use self::flush::{Last, Tallies, Tally};
+use self::flush::Rides;
 pub use self::take_over::panic_abort;
 use crate::{
     budget::FaultBudget,
@@ -23,7 +22,6 @@ use crate::{
     features::Features,
     platform::Platform,
     stream_table::StreamTable,
-    ticket::Progress,
 };
 
 /// Streams that can be attached to one SMMU at a time.
@@ -182,12 +180,9 @@ impl Stream {
 pub struct Smmu<P> {
     platform: P,
     cmdq: Cmdq,
-    /// The last flush that was submitted.
-    last: Last,
-    progress: &'static Progress,
     id: SmmuId,
     features: Features,
-    tallies: Tallies,
+    rides: Rides,
     config: Config,
     table: StreamTable,
     evtq: Evtq,
@@ -212,12 +207,7 @@ impl<P: Platform> Smmu<P> {
 
     /// What has been counted since take-over.
     pub fn counters(&self) -> Counters {
-        let mut commands = self.cmdq.counters;
-        for flushes in self.tallies.iter().map(Tally::counters) {
-            commands.tlb += flushes.commands();
-            commands.syncs += flushes.syncs;
-        }
-        Counters { commands, ..self.counters }
+        Counters { commands: self.cmdq.counters(), ..self.counters }
     }
 
     /// Every stream that has an owner, in the order of attachment.

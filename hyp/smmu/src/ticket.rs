@@ -36,7 +36,7 @@ pub enum Invalidation {
 
 impl Invalidation {
     /// The command for it, on an SMMU with range commands or without.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn command(self, vmid: Vmid, has_ranges: bool) -> (Command, Kind) {
         match self {
             // NUM, SCALE and TTL all zero with TG is reserved (4.4.1.1).
@@ -69,6 +69,8 @@ pub struct Ticket {
     pub(crate) start: u64,
     /// Its commands, its CMD_SYNC included.
     pub(crate) count: u32,
+    /// Whether it was seen complete when it was submitted.
+    pub(crate) is_complete: bool,
     /// When it was first found incomplete; [`Ticket::NEVER`] before.
     pub(crate) since_us: u64,
 }
@@ -148,10 +150,11 @@ impl Progress {
         Mark(self.submitted.load(Ordering::Acquire))
     }
 
-    /// The proof, if another CPU has seen the ticket's SYNC complete.
+    /// The proof, if the ticket's SYNC was seen complete when it was submitted, or later by any CPU.
     #[inline]
     pub fn redeem(&self, ticket: &Ticket) -> Option<Synced> {
-        (self.completed.load(Ordering::Acquire) >= ticket.end()).then_some(Synced::new(ticket))
+        let is_complete = ticket.is_complete || self.completed.load(Ordering::Acquire) >= ticket.end();
+        is_complete.then_some(Synced::new(ticket))
     }
 
     #[inline]

@@ -12,11 +12,7 @@ use bulkhead_dma::{
 use bulkhead_guest_tests::println;
 use bulkhead_smmu::{Error, Invalidation, Mark, Smmu, Synced, Ticket};
 
-use super::{
-    RING,
-    rig::{Rig, VMID},
-    segments,
-};
+use super::{RING, rig::Rig, segments};
 use crate::{
     meter,
     submit::{self, Fake},
@@ -80,8 +76,8 @@ struct Counted {
 
 impl Counted {
     fn told(&mut self) -> Told {
-        let counters = self.driver.vmid_counters(VMID);
-        Told { tlb: counters.commands(), syncs: counters.syncs, doorbells: submit::doorbells(&mut self.driver) }
+        let sent = self.driver.counters().commands;
+        Told { tlb: sent.tlb, syncs: sent.syncs, doorbells: submit::doorbells(&mut self.driver) }
     }
 
     /// Flushes as the policy decides: what the SMMU was told.

@@ -54,6 +54,12 @@ impl Walker {
             None => Err(WalkerError::NotInUse(self.smmu.0)),
         }
     }
+
+    /// Apart, so that a flush of one command needs no room for this.
+    #[inline(never)]
+    fn submit_all(&self, what: impl Iterator<Item = Invalidation> + Clone) -> Result<Ticket, WalkerError> {
+        self.with(|driver| driver.submit_all(self.vmid, what).map_err(|failed| driver.reason(&failed)))
+    }
 }
 
 impl Invalidate for Walker {
@@ -68,13 +74,13 @@ impl Invalidate for Walker {
             Command::Range { page, num, scale } => Invalidation::Range { ipa: address(page), num, scale, is_leaf },
             Command::Context => Invalidation::Context,
         };
-        self.with(|driver| {
-            let sent = match work.single() {
-                Some(command) => driver.submit(self.vmid, invalidation(command), self.mark),
-                None => driver.submit_all(self.vmid, work.commands().map(invalidation)),
-            };
-            sent.map_err(|failed| driver.reason(&failed))
-        })
+        match work.single() {
+            Some(command) => {
+                let what = invalidation(command);
+                self.with(|driver| driver.submit(self.vmid, what, self.mark).map_err(|failed| driver.reason(&failed)))
+            }
+            None => self.submit_all(work.commands().map(invalidation)),
+        }
     }
 
     /// The lock is let go between two looks, so that others can submit meanwhile. The driver bounds the wait.

@@ -65,14 +65,8 @@ fn of_vm(vm: &Vm, maps: &Maps) {
         }
     }
     for id in vm.smmus() {
-        if let Some(sent) = smmu::with(id, |driver| driver.vmid_counters(maps.vmid())) {
-            say!(
-                "  smmu {} since power-on: commands {} syncs {}, rides {}",
-                id.0,
-                sent.commands(),
-                sent.syncs,
-                sent.rides
-            );
+        if let Some(rides) = smmu::with(id, |driver| driver.rides(maps.vmid())) {
+            say!("  smmu {} since power-on: flushes by another's sync {rides}", id.0);
         }
     }
     calls(vm, maps);

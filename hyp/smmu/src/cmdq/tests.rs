@@ -5,7 +5,7 @@ use bulkhead_core::{
     ids::Vmid,
 };
 
-use super::{Cmdq, CommandError};
+use super::{Cmdq, CommandError, QueueFeatures};
 use crate::{
     command::Command,
     error::Error,
@@ -34,7 +34,8 @@ fn queue(log2: u8, lag: u32) -> (Model, Cmdq) {
     for _ in 0..=lag {
         let _ = model.read32(offset::CR0ACK);
     }
-    let cmdq = Cmdq::new(PhysAddr::new(base.as_u64()), log2, true, 10_000);
+    let cmdq =
+        Cmdq::new(PhysAddr::new(base.as_u64()), log2, QueueFeatures { is_coherent: true, has_ranges: true }, 10_000);
     (model, cmdq)
 }
 
@@ -52,7 +53,7 @@ fn every_batch_length_at_every_position_is_executed_whole() {
             // 15 commands and their SYNC fill the queue.
             let syncs = length.div_ceil(15).max(1) * 40;
             assert_eq!(model.executed(0x46), syncs);
-            assert_eq!((cmdq.counters.tlb, cmdq.counters.syncs), (length * 40, syncs));
+            assert_eq!((cmdq.counters().tlb, cmdq.counters().syncs), (length * 40, syncs));
             model.assert_clean();
         }
     }

@@ -3,12 +3,9 @@
 use bulkhead_core::ids::SmmuId;
 use heapless::Vec;
 
-use super::{
-    Config, Counters, Smmu,
-    flush::{Last, UNSHARED},
-};
+use super::{Config, Counters, Smmu};
 use crate::{
-    cmdq::Cmdq,
+    cmdq::{Cmdq, QueueFeatures},
     command::{COMMAND_BYTES, Command},
     error::Error,
     event::EVENT_BYTES,
@@ -53,9 +50,7 @@ impl<P: Platform> Smmu<P> {
                 stray_budget: config.budget(),
                 counters: Counters::default(),
                 failure: Error::QueueStuck { cons: 0, prod: 0, timeout_us: config.timeout_us },
-                tallies: Default::default(),
-                last: Last::default(),
-                progress: &UNSHARED,
+                rides: Default::default(),
             }),
             Err(error) => {
                 // The first error is the one to tell; that the SMMU does not obey either adds nothing to it.
@@ -145,7 +140,9 @@ fn take_over<P: Platform>(platform: &mut P, config: &Config) -> Result<Parts, Er
     write_base(platform, "CMDQ_BASE", offset::CMDQ_BASE, register)?;
     platform.write32(offset::CMDQ_PROD, 0);
     platform.write32(offset::CMDQ_CONS, 0);
-    let mut cmdq = Cmdq::new(base, log2, features.is_coherent, timeout_us);
+    let queue_features =
+        QueueFeatures { is_coherent: features.is_coherent, has_ranges: features.has_range_invalidation };
+    let mut cmdq = Cmdq::new(base, log2, queue_features, timeout_us);
     let mut cr0 = CR0::CMDQEN::SET;
     write_cr0(platform, cr0.into(), timeout_us)?;
     let mut commands: Vec<Command, 3> = Vec::new();
