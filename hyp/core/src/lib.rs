@@ -14,5 +14,6 @@ pub mod ledger;
 pub mod machine;
 pub mod name;
 pub mod pci;
+pub mod stage1;
 pub mod stage2;
 pub mod vplat;
