@@ -5,6 +5,8 @@ mod life;
 mod rig;
 mod trace;
 
+use core::num::NonZeroU64;
+
 use bulkhead_core::{
     addr::{Ipa, PAGE_SIZE},
     bundle::DmamapStrategy,
@@ -20,18 +22,27 @@ const RING: usize = 256;
 
 /// What a round calls, by pointers: neither is inlined into the harness, and both take the same arguments.
 #[derive(Clone, Copy)]
-struct Calls {
-    load: fn(&mut Channel<'static>, Handle, Direction, &mut [Segment]) -> Result<u32, LoadError>,
+struct Calls<L> {
+    load: L,
     unload: fn(&mut Channel<'static>, Handle) -> Result<(), HandleError>,
     flush: fn(&mut Channel<'static>),
 }
 
-impl Calls {
+impl<L> Calls<L> {
     /// What is measured.
-    const REAL: Self = Self { load: Channel::load, unload: Channel::unload, flush };
+    const fn real(load: L) -> Self {
+        Self { load, unload: Channel::unload, flush }
+    }
     /// What the harness takes.
-    const IDLE: Self = Self { load: |_, _, _, _| Ok(1), unload: |_, _| Ok(()), flush: |_| () };
+    const fn idle(load: L) -> Self {
+        Self { load, unload: |_, _| Ok(()), flush: |_| () }
+    }
 }
+
+/// A load of several segments.
+type Load = fn(&mut Channel<'static>, Handle, Direction, &mut [Segment]) -> Result<u32, LoadError>;
+/// A load of one.
+type LoadOne = fn(&mut Channel<'static>, Handle, Direction, Ipa, u64) -> Option<NonZeroU64>;
 
 fn segments<const N: usize>(bytes: u64) -> [Segment; N] {
     core::array::from_fn(|at| {
@@ -40,28 +51,35 @@ fn segments<const N: usize>(bytes: u64) -> [Segment; N] {
     })
 }
 
-/// Loads and unloads the ring's maps in order, a flush for each `batch`.
-fn ring<const N: usize>(name: &str, batch: usize, bytes: u64, params: &MapParams) {
+/// Loads and unloads the ring's maps in order, a flush for each `batch`. `load` calls one of `loads`, the real one and
+/// the idle one: whether it has loaded.
+fn ring<L: Copy>(
+    name: &str,
+    batch: usize,
+    params: &MapParams,
+    loads: [L; 2],
+    mut load: impl FnMut(L, &mut Channel<'static>, Handle, Direction) -> bool,
+) {
     let Some(mut rig) = Rig::new(DmamapStrategy::Reserve, RING, params) else {
         println!("FAIL: {name}: no maps");
         return;
     };
-    let mut segments = segments::<N>(bytes);
     let mut refused = 0_u32;
-    meter::measure_net(name, batch as u64, Calls::REAL, Calls::IDLE, |calls, rounds| {
-        let Calls { load, unload, flush } = core::hint::black_box(calls);
+    let [real, idle] = loads;
+    meter::measure_net(name, batch as u64, Calls::real(real), Calls::idle(idle), |calls, rounds| {
+        let calls = core::hint::black_box(calls);
         let direction = core::hint::black_box(Direction::Both);
         let starts = (0..RING).step_by(batch).cycle();
         for (_, start) in (0..rounds).zip(starts) {
             let Rig { channel, handles, .. } = &mut rig;
             let handles = handles.get(start..start + batch).unwrap_or_default();
             for handle in handles {
-                refused = refused.wrapping_add(u32::from(load(channel, *handle, direction, &mut segments).is_err()));
+                refused = refused.wrapping_add(u32::from(!load(calls.load, channel, *handle, direction)));
             }
             for handle in handles {
-                refused = refused.wrapping_add(u32::from(unload(channel, *handle).is_err()));
+                refused = refused.wrapping_add(u32::from((calls.unload)(channel, *handle).is_err()));
             }
-            flush(channel);
+            (calls.flush)(channel);
         }
     });
     if refused > 0 {
@@ -69,16 +87,30 @@ fn ring<const N: usize>(name: &str, batch: usize, bytes: u64, params: &MapParams
     }
 }
 
+/// One segment of so many bytes.
+fn ring_of_one(name: &str, bytes: u64, params: &MapParams) {
+    let loads: [LoadOne; 2] = [Channel::load_one, |_, _, _, _, _| Some(NonZeroU64::MIN)];
+    let [segment] = segments::<1>(bytes);
+    let (ipa, bytes) = core::hint::black_box((segment.ipa(), bytes));
+    ring(name, 16, params, loads, |load, channel, handle, direction| {
+        load(channel, handle, direction, ipa, bytes).is_some()
+    });
+}
+
 /// Counts a map's life.
 pub fn run() {
     let packet = MapParams::new(3 * PAGE_SIZE, 3);
     for batch in [1, 16, 64] {
         let name = alloc::format!("load + unload, 3 pages, batch {batch}, reserve");
-        ring::<3>(&name, batch, 1024, &packet);
+        let loads: [Load; 2] = [Channel::load, |_, _, _, _| Ok(1)];
+        let mut segments = segments::<3>(1024);
+        ring(&name, batch, &packet, loads, |load, channel, handle, direction| {
+            load(channel, handle, direction, &mut segments).is_ok()
+        });
     }
-    ring::<1>("load + unload, 64 KiB", 16, 64 << 10, &MapParams::new(64 << 10, 1));
+    ring_of_one("load + unload, 64 KiB", 64 << 10, &MapParams::new(64 << 10, 1));
     let block = MapParams { align: 2 << 20, ..MapParams::new(2 << 20, 1) };
-    ring::<1>("load + unload, 2 MiB block", 16, 2 << 20, &block);
+    ring_of_one("load + unload, 2 MiB block", 2 << 20, &block);
     trace::run(&packet);
     commands::run(&packet);
     life::run(&packet);

@@ -2,7 +2,7 @@
 
 /// A map of a VM. Never 0.
 ///
-/// Bits 63:32 generation, from 1; 31:24 channel; 23:0 place in the VM's table of maps. A guest keeps it as it is.
+/// Bits 63:40 place among the channel's maps; 39:32 channel; 31:0 generation, from 1. A guest keeps it as it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(transparent)]
 pub struct Handle(u64);
@@ -16,7 +16,7 @@ impl Handle {
         if generation == 0 || place >= Self::PLACES {
             return None;
         }
-        Some(Self((generation as u64) << 32 | (channel as u64) << 24 | place as u64))
+        Some(Self((place as u64) << 40 | (channel as u64) << 32 | generation as u64))
     }
 
     /// A register's value taken for a handle.
@@ -31,18 +31,18 @@ impl Handle {
 
     /// The channel that the map belongs to.
     pub const fn channel(self) -> u8 {
-        self.0.to_le_bytes()[3]
+        self.0.to_le_bytes()[4]
     }
 
-    /// The place in the VM's table of maps.
+    /// The place among the channel's maps.
     pub const fn place(self) -> u32 {
-        let [low, middle, high, ..] = self.0.to_le_bytes();
+        let [.., low, middle, high] = self.0.to_le_bytes();
         u32::from_le_bytes([low, middle, high, 0])
     }
 
     /// Which of the place's maps, one after the other, it is.
     pub const fn generation(self) -> u32 {
-        let [_, _, _, _, a, b, c, d] = self.0.to_le_bytes();
+        let [a, b, c, d, ..] = self.0.to_le_bytes();
         u32::from_le_bytes([a, b, c, d])
     }
 }

@@ -107,7 +107,7 @@ fn entries_stay_in_their_ring() {
 #[test]
 fn handles_keep_their_parts() {
     let handle = Handle::new(7, 0xab_cdef, 0x1234_5678).expect("fits");
-    assert_eq!(handle.register(), 0x1234_5678_07ab_cdef);
+    assert_eq!(handle.register(), 0xabcd_ef07_1234_5678);
     assert_eq!((handle.channel(), handle.place(), handle.generation()), (7, 0xab_cdef, 0x1234_5678));
     assert_eq!(Handle::from_register(handle.register()), handle);
     assert_eq!(Handle::new(0, 0, 0), None);

@@ -17,6 +17,7 @@ mod range;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::batch::BLOCK_STRIDE;
 pub use self::{
     batch::{Batch, Stamp, Work},
     cost::{Costs, Live},

@@ -1,7 +1,7 @@
 //! What was unmapped since the last SYNC, of one channel.
 
 use bulkhead_core::{
-    addr::{Iova, PAGE_SIZE},
+    addr::{BLOCK_2M, Iova, PAGE_SIZE},
     ids::{SmmuId, Vmid},
 };
 
@@ -18,21 +18,42 @@ const RUNS: usize = 32;
 const GAP_PAGES: u64 = 64;
 /// Pages of a block of 2 MiB.
 const BLOCK_PAGES: u64 = 512;
+/// From one block of a ring to the next, in bytes: between them are a guard page, and what aligns the next.
+pub(crate) const BLOCK_STRIDE: u64 = 2 * BLOCK_2M;
 
 /// The number of the batch that something was gathered into, from 1. Zero was never gathered.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+///
+/// Kept as its complement of 63 bits: a mark that is less than every stamp, as a handle is, is later than all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Stamp(u64);
 
+/// The mark of stamp 0.
+const LATEST: u64 = u64::MAX >> 1;
+
 impl Stamp {
-    /// The stamp with this number, for a record that keeps it as a number.
+    /// The stamp with this number.
     pub const fn new(number: u64) -> Self {
-        Self(number)
+        Self(LATEST.wrapping_sub(number))
     }
 
     /// The number.
     pub const fn as_u64(self) -> u64 {
+        LATEST.wrapping_sub(self.0)
+    }
+
+    /// What a record keeps of it: at least 2^62, until 2^62 batches have been.
+    pub(crate) const fn mark(self) -> u64 {
         self.0
+    }
+
+    /// The stamp of such a mark.
+    pub(crate) const fn of_mark(mark: u64) -> Self {
+        Self(mark)
+    }
+
+    const fn next(self) -> Self {
+        Self(self.0.wrapping_sub(1))
     }
 }
 
@@ -42,14 +63,18 @@ impl Stamp {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Batch {
-    settled: u64,
+    settled: Stamp,
     /// Pages that may lie between two unloads of a run, now.
     gap: u64,
     /// End of the run that grows.
     tip: u64,
     /// Maps, and pages below `ONE_MAP`.
     tally: u64,
-    open: u64,
+    open: Stamp,
+    /// First address of the block that was unloaded last, by a run of blocks that grows.
+    last_block: u64,
+    /// The same, where that run began: there is none where both are the same.
+    before_blocks: u64,
     /// First page of the run that grows, or `tip`: there is none. The first of a ring's next batch follows the last of
     /// this one, and the run begins where that ended.
     first: u64,
@@ -83,8 +108,10 @@ impl Batch {
             first: NOWHERE,
             tip: NOWHERE,
             tally: 0,
-            open: 1,
-            settled: 0,
+            open: Stamp::new(1),
+            last_block: NOWHERE,
+            before_blocks: NOWHERE,
+            settled: Stamp::new(0),
             gap: if has_ranges { GAP_PAGES } else { 0 },
             narrow_gap: if has_ranges { GAP_PAGES } else { 0 },
             count: 0,
@@ -116,7 +143,7 @@ impl Batch {
         }
         self.open_run(Run { first: page, end: page.saturating_add(pages) });
         self.tally(pages);
-        Stamp(self.open)
+        self.open
     }
 
     /// As [`add`](Self::add), for pages that follow the current run.
@@ -124,7 +151,7 @@ impl Batch {
     pub(crate) const fn extend(&mut self, page: u64, pages: u64) -> Stamp {
         self.tip = page.wrapping_add(pages);
         self.tally(pages);
-        Stamp(self.open)
+        self.open
     }
 
     /// Whether `page` follows the current run, so that [`extend`](Self::extend) takes it: in a ring that goes up, the
@@ -132,6 +159,44 @@ impl Batch {
     #[inline]
     pub(crate) const fn is_next(&self, page: u64) -> bool {
         page.wrapping_sub(self.tip) <= self.gap
+    }
+
+    /// Takes note of the block at this address, where the one a stride below was the last: a ring of blocks that goes
+    /// up. How many they are, the run tells.
+    #[inline]
+    pub(crate) const fn extend_blocks(&mut self, block: u64) -> Stamp {
+        self.last_block = block;
+        self.open
+    }
+
+    /// Whether the block at this address was the last of the run of blocks that grows, so that
+    /// [`extend_blocks`](Self::extend_blocks) takes the one a stride above.
+    #[inline]
+    pub(crate) const fn is_last_block(&self, block: u64) -> bool {
+        self.last_block == block
+    }
+
+    /// As [`add`](Self::add), for a block anywhere.
+    pub(crate) fn add_block(&mut self, block: u64) -> Stamp {
+        if self.blocks() > 0 {
+            return self.add(Iova::new(block), BLOCK_PAGES);
+        }
+        (self.before_blocks, self.last_block) = (block.wrapping_sub(BLOCK_STRIDE), block);
+        self.open
+    }
+
+    /// Blocks in the run of blocks.
+    const fn blocks(&self) -> u64 {
+        self.last_block.wrapping_sub(self.before_blocks) / BLOCK_STRIDE
+    }
+
+    /// That run.
+    const fn block_run(&self) -> Run {
+        if self.last_block == self.before_blocks {
+            return NOTHING;
+        }
+        let first = self.before_blocks.wrapping_add(BLOCK_STRIDE) / PAGE_SIZE;
+        Run { first, end: (self.last_block / PAGE_SIZE).wrapping_add(BLOCK_PAGES) }
     }
 
     #[inline]
@@ -152,7 +217,7 @@ impl Batch {
         }
         let current = self.current();
         let mut next = run;
-        if !self.is_empty() {
+        if self.has_current() {
             let is_within = run.first >= current.first && run.first <= current.end.wrapping_add(self.gap);
             if is_within {
                 next = current.hull(run);
@@ -169,33 +234,39 @@ impl Batch {
 
     /// The run that grows.
     const fn current(&self) -> Run {
-        if self.is_empty() { NOTHING } else { Run { first: self.first, end: self.tip } }
+        if self.has_current() { Run { first: self.first, end: self.tip } } else { NOTHING }
+    }
+
+    const fn has_current(&self) -> bool {
+        self.first != self.tip
     }
 
     /// Whether there is nothing to flush.
     pub const fn is_empty(&self) -> bool {
-        self.first == self.tip
+        !self.has_current() && self.last_block == self.before_blocks
     }
 
     /// Pages gathered.
     pub const fn pages(&self) -> u64 {
-        self.tally % ONE_MAP
+        (self.tally % ONE_MAP).wrapping_add(self.blocks().wrapping_mul(BLOCK_PAGES))
     }
 
     /// Maps gathered.
     pub const fn maps(&self) -> u32 {
-        let [a, b, c, d, ..] = (self.tally / ONE_MAP).to_le_bytes();
+        let [a, b, c, d, ..] = (self.tally / ONE_MAP).wrapping_add(self.blocks()).to_le_bytes();
         u32::from_le_bytes([a, b, c, d])
     }
 
     /// Runs that the pages make up.
     pub const fn runs(&self) -> u32 {
-        if self.is_empty() { 0 } else { self.count + 1 }
+        let blocks = if self.last_block == self.before_blocks { 0 } else { 1 };
+        let current = if self.has_current() { 1 } else { 0 };
+        self.count + current + blocks
     }
 
     /// The smallest run that holds all runs.
     pub fn hull(&self) -> Run {
-        self.hull.hull(self.current())
+        self.hull.hull(self.current()).hull(self.block_run())
     }
 
     /// Whether a table was unlinked.
@@ -215,7 +286,8 @@ impl Batch {
     }
 
     fn each_run(&self) -> impl Iterator<Item = Run> + '_ {
-        self.earlier.iter().take(self.count as usize).copied().chain((!self.is_empty()).then_some(self.current()))
+        let latest = [self.current(), self.block_run()].into_iter().filter(|run| *run != NOTHING);
+        self.earlier.iter().take(self.count as usize).copied().chain(latest)
     }
 
     pub(super) fn since_us(&mut self, now_us: u64) -> u64 {
@@ -227,38 +299,51 @@ impl Batch {
     /// The commands have to be submitted before anything else is gathered: the work borrows the batch.
     #[inline]
     pub fn close(&mut self, scope: Scope) -> Work<'_> {
-        let number = self.open;
         let scope = if self.is_empty() { Scope::Nothing } else { scope };
         let missing = if scope == Scope::Nothing { 0 } else { self.walkers };
-        let (hull, current, is_leaf) = (self.hull(), self.current(), !self.has_tables);
+        let (stamp, vmid) = (self.open, self.vmid);
+        let flight = Flight::new(stamp, vmid, missing);
+        let (has_current, blocks) = (self.has_current(), self.block_run());
+        self.open = stamp.next();
+        self.since_us = None;
+        if !has_current {
+            self.before_blocks = self.last_block;
+            return Work {
+                flight,
+                scope,
+                vmid,
+                hull: blocks,
+                current: blocks,
+                blocks: None,
+                earlier: &[],
+                is_leaf: true,
+            };
+        }
+        let (mut hull, current, is_leaf) = (self.hull.hull(self.current()), self.current(), !self.has_tables);
+        let mut also = None;
+        if self.last_block != self.before_blocks {
+            self.before_blocks = self.last_block;
+            (hull, also) = (hull.hull(blocks), Some(blocks));
+        }
         let earlier = self.earlier.get(..self.count as usize).unwrap_or_default();
-        self.open = number.wrapping_add(1);
         (self.first, self.hull) = (self.tip, NOTHING);
         self.gap = self.narrow_gap;
         (self.tally, self.count) = (0, 0);
-        (self.has_tables, self.since_us) = (false, None);
-        Work {
-            flight: Flight::new(number, self.vmid, missing),
-            scope,
-            vmid: self.vmid,
-            hull,
-            current,
-            earlier,
-            is_leaf,
-        }
+        self.has_tables = false;
+        Work { flight, scope, vmid, hull, current, blocks: also, earlier, is_leaf }
     }
 
     /// Takes the proof of a flush. On error nothing has changed.
     pub fn accept(&mut self, epoch: &Epoch) -> Result<(), EpochError> {
-        let next = self.settled.wrapping_add(1);
+        let next = self.settled.next();
         if self.is_quarantined {
             return Err(EpochError::Quarantined);
         }
         if epoch.vmid() != self.vmid {
             return Err(EpochError::WrongVmid { flushed: epoch.vmid(), owner: self.vmid });
         }
-        if epoch.number() != next || next >= self.open {
-            return Err(EpochError::OutOfOrder { number: epoch.number(), next });
+        if epoch.stamp() != next || next.0 <= self.open.0 {
+            return Err(EpochError::OutOfOrder { number: epoch.number(), next: next.as_u64() });
         }
         self.settled = next;
         Ok(())
@@ -277,19 +362,20 @@ impl Batch {
     /// Whether what was gathered with `stamp` has been flushed by every SMMU: it may be used again.
     #[inline]
     pub const fn is_settled(&self, stamp: Stamp) -> bool {
-        stamp.0 <= self.settled
+        stamp.0 >= self.settled.0
     }
 
-    /// 0 where [`is_settled`](Self::is_settled), else 1: a number, to be looked at together with another.
+    /// 0 where what was gathered with the stamp of `mark` is settled, else 1: a number, to be looked at together with
+    /// another.
     #[inline]
-    pub(crate) const fn unsettled(&self, stamp: Stamp) -> u64 {
-        self.settled.wrapping_sub(stamp.0) >> 63
+    pub(crate) const fn unsettled(&self, mark: u64) -> u64 {
+        mark.wrapping_sub(self.settled.0) >> 63
     }
 
     /// Whether what was gathered with `stamp` is still in the open batch: no flush of it has begun.
     #[inline]
     pub const fn is_open(&self, stamp: Stamp) -> bool {
-        stamp.0 == self.open
+        stamp.0 == self.open.0
     }
 }
 
@@ -302,6 +388,8 @@ pub struct Work<'b> {
     vmid: Vmid,
     hull: Run,
     current: Run,
+    /// Where it is not `current`.
+    blocks: Option<Run>,
     earlier: &'b [Run],
     is_leaf: bool,
 }
@@ -333,7 +421,7 @@ impl Work<'_> {
     }
 
     fn each_run(&self) -> impl Iterator<Item = Run> + Clone + '_ {
-        self.earlier.iter().copied().chain([self.current])
+        self.earlier.iter().copied().chain([self.current]).chain(self.blocks)
     }
 
     /// The one command that does it all, when one is enough.
@@ -342,7 +430,7 @@ impl Work<'_> {
         match self.scope {
             Scope::Context => Some(Command::Context),
             Scope::Range => Some(Command::covering(self.hull)),
-            Scope::Runs if self.earlier.is_empty() => Some(Command::covering(self.current)),
+            Scope::Runs if self.earlier.is_empty() && self.blocks.is_none() => Some(Command::covering(self.current)),
             Scope::Pages if self.hull.pages() == 1 => Some(Command::Page { page: self.hull.first }),
             Scope::Nothing | Scope::Pages | Scope::Runs => None,
         }

@@ -3,18 +3,20 @@
 use bulkhead_core::ids::{SmmuId, Vmid};
 use thiserror::Error;
 
+use super::Stamp;
+
 /// A batch on its way: closed, and not flushed by every SMMU.
 #[derive(Debug)]
 pub(super) struct Flight {
-    number: u64,
+    stamp: Stamp,
     vmid: Vmid,
     /// The SMMUs whose CMD_SYNC is missing, a bit each.
     missing: u16,
 }
 
 impl Flight {
-    pub(super) const fn new(number: u64, vmid: Vmid, missing: u16) -> Self {
-        Self { number, vmid, missing }
+    pub(super) const fn new(stamp: Stamp, vmid: Vmid, missing: u16) -> Self {
+        Self { stamp, vmid, missing }
     }
 
     /// An SMMU's bit. One that no machine has shares the last, which nothing strikes off.
@@ -35,8 +37,12 @@ impl Flight {
 
     /// The proof, unless an SMMU is missing.
     pub(super) fn settle(self) -> Result<Epoch, EpochError> {
-        let Self { number, vmid, missing } = self;
-        if missing == 0 { Ok(Epoch { number, vmid }) } else { Err(EpochError::Missing { number, missing }) }
+        let Self { stamp, vmid, missing } = self;
+        if missing == 0 {
+            Ok(Epoch { stamp, vmid })
+        } else {
+            Err(EpochError::Missing { number: stamp.as_u64(), missing })
+        }
     }
 }
 
@@ -44,14 +50,18 @@ impl Flight {
 #[derive(Debug)]
 #[must_use = "the batch does not know yet that it was flushed"]
 pub struct Epoch {
-    number: u64,
+    stamp: Stamp,
     vmid: Vmid,
 }
 
 impl Epoch {
     /// Which batch.
     pub const fn number(&self) -> u64 {
-        self.number
+        self.stamp.as_u64()
+    }
+
+    pub(super) const fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// Whose.

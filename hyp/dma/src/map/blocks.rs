@@ -1,22 +1,11 @@
 //! Maps of blocks of 2 MiB: one store for each, into the table at level 2.
 
-use bulkhead_core::addr::{BLOCK_2M, Iova, PAGE_SIZE};
+use bulkhead_core::addr::{BLOCK_2M, Iova};
 
 use super::{Channel, Direction, LoadError, Record, Segment};
-use crate::tree::Entry;
 
 /// Pages of a block.
 pub(super) const BLOCK_PAGES: u32 = 512;
-
-/// A segment of one block's length, `offset` bytes from the RAM's start; `None`, and nothing stored, where it is none.
-#[inline]
-pub(super) fn load_block<'t>(block: &'t Entry, descriptor: u64, offset: u64, segment: &Segment) -> Option<&'t [Entry]> {
-    if !offset.is_multiple_of(BLOCK_2M) || segment.bytes() != BLOCK_2M {
-        return None;
-    }
-    block.store(descriptor.wrapping_add(offset));
-    Some(core::slice::from_ref(block))
-}
 
 impl Channel<'_> {
     /// Loads segments of whole blocks. No block is ever split: a map has blocks from its creation to its end.
@@ -33,7 +22,7 @@ impl Channel<'_> {
             if !(offset | segment.bytes()).is_multiple_of(BLOCK_2M) {
                 return Err(LoadError::NotBlocks(number));
             }
-            segment.iova = Iova::new(record.first * PAGE_SIZE + used as u64 * BLOCK_2M);
+            segment.iova = Iova::new(record.base + used as u64 * BLOCK_2M);
             used += usize::try_from(segment.bytes() / BLOCK_2M).unwrap_or(usize::MAX);
             if used > slots.len() {
                 return Err(LoadError::TooLong(number));

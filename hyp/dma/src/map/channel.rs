@@ -53,8 +53,8 @@ pub struct Counters {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Channel<'t> {
-    pub(crate) records: &'t mut [Record<'t>],
     pub(crate) ram: Ram,
+    pub(crate) records: &'t mut [Record<'t>],
     pub(crate) batch: Batch,
     pub(crate) pieces: Pieces<'t>,
     pub(crate) number: u8,
@@ -73,12 +73,14 @@ pub struct Channel<'t> {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Ram {
+    /// Leaf descriptor of the first block of 2 MiB, by direction: descriptors of other blocks follow by addition.
+    pub block: [u64; 3],
+    /// The same, of the first page.
+    pub page: [u64; 3],
+    /// Whole blocks from the start on.
+    pub blocks: u64,
     pub start: u64,
     pub size: u64,
-    /// Leaf descriptor of the first page, by direction: descriptors of other pages follow by addition.
-    pub page: [u64; 3],
-    /// The same, of the first block of 2 MiB.
-    pub block: [u64; 3],
 }
 
 impl Ram {
@@ -97,8 +99,8 @@ impl<'t> Channel<'t> {
         let ChannelStorage { records, pieces } = storage;
         let places = records.len().min(PLACES);
         Self {
-            records: records.get_mut(..places).unwrap_or_default(),
             ram: space.ram,
+            records: records.get_mut(..places).unwrap_or_default(),
             batch,
             pieces: Pieces::new(pieces),
             number,
@@ -150,7 +152,7 @@ impl<'t> Channel<'t> {
 
     /// First page of a map's lease; of the last load's first where each takes its own.
     pub(super) fn base(&self, record: &Record<'_>) -> u64 {
-        self.pieces.get(record.pieces).map_or(record.first, |piece| piece.first.into())
+        self.pieces.get(record.pieces).map_or(record.first(), |piece| piece.first.into())
     }
 
     /// Whether something waits for [`Space::reap`].
@@ -230,7 +232,7 @@ impl<'t> Channel<'t> {
     pub(crate) fn unlist(&mut self) -> Option<u32> {
         let at = self.first;
         let record = self.records.get_mut(at as usize)?;
-        if !self.batch.is_settled(record.stamp) {
+        if !self.batch.is_settled(record.stamp()) {
             return None;
         }
         record.is_listed = false;

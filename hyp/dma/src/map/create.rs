@@ -71,7 +71,7 @@ impl<'t> Space<'t> {
         channel.pieces.take_spare(slots, lease);
         let handle = record.handle();
         record.word = handle.0;
-        record.first = first.into();
+        record.set_first(first.into());
         record.triple = if params.max_segments < 3 { None } else { slots.first_chunk() };
         (record.run, record.block, record.pieces) = (slots, None, piece);
         (record.capacity, record.max_segments, record.boundary) = (plan.capacity, params.max_segments, 0);
@@ -118,17 +118,17 @@ impl<'t> Space<'t> {
         if let Some(record) = channel.records.get_mut(at as usize) {
             // Field by field: a whole record would be made elsewhere and copied.
             record.word = handle.0;
-            record.stamp = Stamp::new(0);
-            record.first = first;
+            record.set_stamp(Stamp::new(0));
+            record.set_first(first);
             record.triple = if params.max_segments < 3 { None } else { run.first_chunk() };
             record.run = run;
             record.loaded = &[];
-            record.block = if kind == Kind::Blocks { slots.first() } else { None };
             record.pieces = pieces;
             record.capacity = if plan.is_blocks { plan.capacity / 512 } else { plan.capacity };
             record.max_segments = params.max_segments;
             record.boundary = plan.boundary;
             record.kind = kind;
+            record.set_block(slots);
             record.is_listed = false;
             record.link = NONE;
             record.wish = plan.wish;

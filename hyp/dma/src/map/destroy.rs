@@ -12,7 +12,7 @@ impl<'t> Space<'t> {
         }
         let Some(record) = channel.records.get_mut(handle.index()) else { return Ok(()) };
         record.word = handle.next().0 | GONE;
-        let (stamp, is_listed) = (record.stamp, record.is_listed);
+        let (stamp, is_listed) = (record.stamp(), record.is_listed);
         channel.counted.destroyed = channel.counted.destroyed.wrapping_add(1);
         channel.counted.live = channel.counted.live.wrapping_sub(1);
         if is_listed || !channel.batch.is_settled(stamp) {

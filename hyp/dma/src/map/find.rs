@@ -49,8 +49,9 @@ impl Channel<'_> {
         let address = |descriptor: u64| descriptor & 0x0000_ffff_ffff_f000;
         let wanted = address(self.ram.page[0]).wrapping_add(offset & !(PAGE_SIZE - 1));
         for record in self.records.iter() {
-            holds.has_unflushed |= !self.batch.is_settled(record.stamp);
-            if record.is_loaded() {
+            if !record.is_loaded() {
+                holds.has_unflushed |= !self.batch.is_settled(record.stamp());
+            } else {
                 let bytes = u64::from(record.leaf_pages()) * PAGE_SIZE;
                 let entries = self.pieces.entries(record.pieces).map(crate::tree::Entry::load);
                 let hits = entries.filter(|entry| *entry & 1 != 0 && address(*entry) == wanted & !(bytes - 1));

@@ -3,15 +3,12 @@
 //! The everyday loads have ways of their own, which the compiler keeps in registers: three segments that lie in one
 //! page each, as the fragments of packets do, one segment of any length, one block.
 
-use bulkhead_core::addr::{Iova, PAGE_SIZE};
+use core::num::NonZeroU64;
+
+use bulkhead_core::addr::{BLOCK_2M, Iova, Ipa, PAGE_SIZE};
 
 use super::{
-    Channel, Direction, Handle, LoadError, Record, Segment,
-    blocks::{BLOCK_PAGES, load_block},
-    channel::Ram,
-    handle::LOADED,
-    piece::fill,
-    record::{Kind, count},
+    Channel, Direction, Handle, LoadError, Record, Segment, channel::Ram, piece::fill, record::Kind,
     sample::ACCESS_FLAG,
 };
 
@@ -26,46 +23,63 @@ impl<'t> Channel<'t> {
         {
             return Ok(3);
         }
-        self.load_one(handle, direction, segments)
+        self.load_slice(handle, direction, segments)
     }
 
-    /// One segment: of a block's length, or in the part of the lease that lies in one table.
     #[inline(never)]
-    fn load_one(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment]) -> Result<u32, LoadError> {
-        if let [segment] = segments
-            && let Some((ram, record)) = self.vacant_record(handle)
-            && let Some(offset) = ram.offset(segment)
+    fn load_slice(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment]) -> Result<u32, LoadError> {
+        if let [only] = segments
+            && let Ok(pages) = u32::try_from(only.pages())
+            && let Some(iova) = self.load_one(handle, direction, only.ipa, only.bytes())
         {
-            let within = offset & OFFSET;
-            let iova = Iova::new(record.first << PAGE_SIZE.trailing_zeros() | within);
-            let word = handle.0 | LOADED;
-            if let Some(block) = record.block {
-                if let Some(loaded) = load_block(block, ram.block[direction as usize], offset, segment) {
-                    (segment.iova, record.word, record.loaded) = (iova, word, loaded);
-                    return Ok(BLOCK_PAGES);
-                }
-            } else if let Some(slots) = record.run.get(..usize::try_from(segment.pages()).unwrap_or(usize::MAX)) {
-                fill(slots, ram.page[direction as usize].wrapping_add(offset - within));
-                (segment.iova, record.word, record.loaded) = (iova, word, slots);
-                return Ok(count(slots));
-            }
+            only.iova = Iova::new(iova.get());
+            return Ok(pages);
         }
         self.load_other(handle, direction, segments)
     }
 
-    /// The record of a map that can be loaded.
-    #[inline(always)]
-    fn vacant_record(&mut self, handle: Handle) -> Option<(&Ram, &mut Record<'t>)> {
+    /// [`load`](Self::load) for one segment, of `bytes` bytes at `ipa`, as it is every day: one block, or pages in the
+    /// part of the lease that lies in one table. Tells where a device finds it; `None`, and nothing has changed, where it
+    /// takes the longer way, which knows the reason for an error too.
+    pub fn load_one(&mut self, handle: Handle, direction: Direction, ipa: Ipa, bytes: u64) -> Option<NonZeroU64> {
         let record = self.records.get_mut(handle.index())?;
-        let can_be_loaded = (record.word ^ handle.0) | self.batch.unsettled(record.stamp) == 0;
-        can_be_loaded.then_some((&self.ram, record))
+        let is_vacant = (record.word == handle.0) & self.batch.is_settled(record.stamp());
+        if !is_vacant {
+            return None;
+        }
+        let offset = ipa.as_u64().wrapping_sub(self.ram.start);
+        let base = record.base;
+        if let Some(block) = record.block {
+            // By this rotation, what is no multiple of 2 MiB is more than any number of blocks.
+            let number = offset.rotate_right(BLOCK_2M.trailing_zeros());
+            if (bytes == BLOCK_2M) & (number < self.ram.blocks) {
+                block.store(self.ram.block[direction as usize].wrapping_add(offset));
+                record.mark = handle.0;
+                return NonZeroU64::new(base);
+            }
+            return None;
+        }
+        let last = bytes.wrapping_sub(1);
+        if (offset < self.ram.size) & (last < self.ram.size.wrapping_sub(offset)) {
+            let within = offset & OFFSET;
+            let past = usize::try_from(within.wrapping_add(last) / PAGE_SIZE).ok()?;
+            let slots = record.run.get(..=past)?;
+            fill(slots, self.ram.page[direction as usize].wrapping_add(offset - within));
+            (record.mark, record.loaded) = (handle.0, slots);
+            return NonZeroU64::new(base | within);
+        }
+        None
     }
 
     /// Three segments of a page each; false, and nothing changed, for other segments, or in another state.
     #[inline(always)]
     fn load_three(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment; 3]) -> bool {
-        let Some((ram, record)) = self.vacant_record(handle) else { return false };
+        let Some(record) = self.records.get_mut(handle.index()) else { return false };
+        if (record.word ^ handle.0) | self.batch.unsettled(record.mark) != 0 {
+            return false;
+        }
         let Some(slots) = record.triple else { return false };
+        let ram = &self.ram;
         // All are looked at before the first store. The RAM consists of whole pages: what begins in it, and ends in the
         // same page, is in it.
         let [one, two, three] = segments.each_ref().map(|segment| segment.ipa.as_u64().wrapping_sub(ram.start));
@@ -75,13 +89,13 @@ impl<'t> Channel<'t> {
             return false;
         }
         let descriptor = ram.page[direction as usize];
-        let mut page = record.first << PAGE_SIZE.trailing_zeros();
+        let mut page = record.base;
         for ((slot, offset), segment) in slots.iter().zip([one, two, three]).zip(segments) {
             slot.store(descriptor.wrapping_add(offset & !OFFSET));
-            segment.iova = Iova::new(page | offset & OFFSET);
+            segment.iova = Iova::new(page & !OFFSET | offset & OFFSET);
             page = page.wrapping_add(PAGE_SIZE);
         }
-        (record.word, record.loaded) = (handle.0 | LOADED, slots);
+        (record.mark, record.loaded) = (handle.0, slots);
         true
     }
 
@@ -102,7 +116,7 @@ impl<'t> Channel<'t> {
         if record.is_loaded() {
             return Err(LoadError::Loaded);
         }
-        if !self.batch.is_settled(record.stamp) {
+        if !self.batch.is_settled(record.stamp()) {
             return Err(LoadError::Unflushed);
         }
         check_count(record, segments)?;
@@ -121,7 +135,7 @@ impl<'t> Channel<'t> {
         };
         let base = self.base(record);
         let record = self.find_mut(handle).map_err(|_| LoadError::NoMap)?;
-        let slots = if record.first == base { record.run.get(..used as usize) } else { None };
+        let slots = if record.first() == base { record.run.get(..used as usize) } else { None };
         record.set_loaded(slots.unwrap_or_default(), used);
         Ok(record.pages())
     }

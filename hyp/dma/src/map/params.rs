@@ -11,6 +11,7 @@ use super::error::CreateError;
 
 /// What a device does with loaded pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
 pub enum Direction {
     /// It reads them: out of memory, to the device.
     DeviceReads,

@@ -1,34 +1,38 @@
 //! What is kept of a map.
 
-use super::{
-    Handle,
-    blocks::BLOCK_PAGES,
-    handle::{GONE, LOADED},
-    piece::NONE,
+use bulkhead_core::addr::PAGE_SIZE;
+
+use super::{Handle, blocks::BLOCK_PAGES, handle::GONE, piece::NONE};
+use crate::{
+    flush::{BLOCK_STRIDE, Stamp},
+    iova::Wish,
+    tree::Entry,
 };
-use crate::{flush::Stamp, iova::Wish, tree::Entry};
 
 /// What a channel keeps of a map. Given to it as [`Record::EMPTY`].
 ///
-/// Everyday loads and unloads need the first cache line alone.
+/// Everyday loads and unloads need the first cache line alone; one segment of pages takes its entries from the second.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Record<'t> {
-    /// The handle, with `LOADED`, or the next one, with `GONE`; 0 where there never was a map.
+    /// The handle, or the next one, with `GONE`; 0 where there never was a map.
     pub(super) word: u64,
-    /// The batch of the last unload.
-    pub(crate) stamp: Stamp,
-    /// The page that the first entry of everyday loads maps: the lease's first, where it lies in one table.
-    pub(crate) first: u64,
+    /// While it is loaded the handle: a mark later than every stamp. Else the stamp of the batch of its last unload.
+    pub(super) mark: u64,
+    /// Where a run of the batch has to end for its own pages to be the next: near the page that `base` begins. For one
+    /// block, the address of the block a stride below, which has to be the run's last.
+    pub(super) follows: u64,
+    /// What the first entry of everyday loads maps: the lease's first address, where it lies in one table.
+    pub(super) base: u64,
+    /// The entry of a map of one block.
+    pub(super) block: Option<&'t Entry>,
     /// Entries for a load of three segments of a page each, where a map takes as many.
     pub(super) triple: Option<&'t [Entry; 3]>,
+    /// The entries of the last load, where an unload can clear them at once; else empty, and `used` counts them.
+    pub(super) loaded: &'t [Entry],
     /// Entries for a load of one segment: those of the lease that lie in one table. Empty where loads have more to look
     /// at.
     pub(super) run: &'t [Entry],
-    /// The entries of the last load, where an unload can clear them at once; else empty, and `used` counts them.
-    pub(super) loaded: &'t [Entry],
-    /// The entry of a map of one block.
-    pub(super) block: Option<&'t Entry>,
     /// Pages (or blocks) of the last load, where `loaded` does not tell.
     used: u32,
     /// The first piece.
@@ -66,12 +70,13 @@ impl<'t> Record<'t> {
     /// A record out of use.
     pub const EMPTY: Self = Self {
         word: 0,
-        stamp: Stamp::new(0),
-        first: 0,
-        triple: None,
-        run: &[],
-        loaded: &[],
+        mark: Stamp::new(0).mark(),
+        follows: 0,
+        base: 0,
         block: None,
+        triple: None,
+        loaded: &[],
+        run: &[],
         used: 0,
         pieces: NONE,
         capacity: 0,
@@ -84,25 +89,61 @@ impl<'t> Record<'t> {
     };
 
     pub(super) const fn is_loaded(&self) -> bool {
-        self.word & LOADED != 0
+        self.mark < GONE
+    }
+
+    /// The batch of the last unload, of a map that is not loaded.
+    pub(crate) const fn stamp(&self) -> Stamp {
+        Stamp::of_mark(self.mark)
+    }
+
+    pub(super) const fn set_stamp(&mut self, stamp: Stamp) {
+        self.mark = stamp.mark();
+    }
+
+    /// The page that the first entry of everyday loads maps.
+    pub(crate) const fn first(&self) -> u64 {
+        self.base / PAGE_SIZE
+    }
+
+    /// Takes note of where its pages begin.
+    #[inline]
+    pub(crate) const fn set_first(&mut self, page: u64) {
+        (self.base, self.follows) = (page.wrapping_mul(PAGE_SIZE), page);
+    }
+
+    /// Takes note of its entries, if it is a map of one block.
+    pub(super) const fn set_block(&mut self, slots: &'t [Entry]) {
+        self.block = None;
+        if let (Kind::Blocks, [only]) = (self.kind, slots) {
+            self.block = Some(only);
+            self.follows = self.base.wrapping_sub(BLOCK_STRIDE);
+        }
     }
 
     /// Takes note of a load of `used` pages (or blocks) into `slots`; into several pieces where that is empty.
     #[inline]
     pub(crate) fn set_loaded(&mut self, slots: &'t [Entry], used: u32) {
-        self.word |= LOADED;
+        self.mark = self.word;
         self.loaded = slots;
         self.used = used;
     }
 
     /// Pages (or blocks) that were loaded last: these entries of the lease are not clear. There are at most 2^27.
     pub(super) const fn used(&self) -> u32 {
-        if self.loaded.is_empty() { self.used } else { count(self.loaded) }
+        match (self.block, self.loaded) {
+            (Some(_), _) => 1,
+            (None, []) => self.used,
+            (None, loaded) => count(loaded),
+        }
     }
 
     /// Pages that one of its entries maps.
     pub(super) const fn leaf_pages(&self) -> u32 {
-        if self.block.is_some() { BLOCK_PAGES } else { 1 }
+        match self.kind {
+            Kind::Blocks => BLOCK_PAGES,
+            _ => 1,
+        }
     }
 
     /// Pages that were loaded last.
@@ -116,12 +157,12 @@ impl<'t> Record<'t> {
     }
 
     pub(super) const fn handle(&self) -> Handle {
-        Handle(self.word & !(LOADED | GONE))
+        Handle(self.word & !GONE)
     }
 
     /// Whether it is the record of `handle`.
     pub(super) const fn is_of(&self, handle: Handle) -> bool {
-        self.word & !LOADED == handle.0 && handle.0 != 0
+        self.word == handle.0 && handle.0 != 0
     }
 }
 

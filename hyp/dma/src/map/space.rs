@@ -94,7 +94,7 @@ impl<'t> Space<'t> {
         let start = config.ram.start().as_u64();
         let mut space = Self {
             leases,
-            ram: Ram { start, size: size_bytes, page: template(3), block: template(2) },
+            ram: Ram { block: template(2), page: template(3), blocks: size_bytes / BLOCK_2M, start, size: size_bytes },
             strategy: config.strategy,
             has_blocks: (start | phys.as_u64()).is_multiple_of(BLOCK_2M),
             maps: config.maps,

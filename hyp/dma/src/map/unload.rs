@@ -2,8 +2,9 @@
 
 use bulkhead_core::addr::{Iova, PAGE_SIZE};
 
-use super::{Channel, Handle, HandleError, handle::LOADED, piece::clear, record::Kind};
+use super::{Channel, Handle, HandleError, piece::clear, record::Kind};
 use crate::{
+    flush::Stamp,
     strategy::{leave, owner},
     tree::ZERO,
 };
@@ -12,30 +13,28 @@ impl Channel<'_> {
     /// Takes everything out of a map. It is unflushed then, until the channel's batch is settled. A map that is not
     /// loaded stays as it is.
     pub fn unload(&mut self, handle: Handle) -> Result<(), HandleError> {
-        if let Some(record) = self.records.get_mut(handle.index())
-            && record.word == handle.0 | LOADED
-            && self.batch.is_next(record.first)
-        {
-            let (first, slots) = (record.first, record.loaded);
-            let pages = match slots {
+        let Some(record) = self.records.get_mut(handle.index()) else { return self.unload_run(handle) };
+        let (mark, follows) = (record.mark, record.follows);
+        if let Some(block) = record.block {
+            if self.batch.is_last_block(follows) & (mark == handle.0) {
+                block.store(ZERO);
+                record.set_stamp(self.batch.extend_blocks(record.base));
+                return Ok(());
+            }
+        } else if self.batch.is_next(follows) & (mark == handle.0) {
+            match record.loaded {
                 [one, two, three] => {
                     one.store(ZERO);
                     two.store(ZERO);
                     three.store(ZERO);
-                    (record.word, record.stamp) = (handle.0, self.batch.extend(first, 3));
-                    return Ok(());
+                    record.set_stamp(self.batch.extend(follows, 3));
                 }
                 [] => return self.unload_other(handle),
-                [only] => {
-                    only.store(ZERO);
-                    u64::from(record.leaf_pages())
-                }
                 several => {
                     clear(several);
-                    several.len() as u64
+                    record.set_stamp(self.batch.extend(follows, several.len() as u64));
                 }
-            };
-            (record.word, record.stamp) = (handle.0, self.batch.extend(first, pages));
+            }
             return Ok(());
         }
         self.unload_run(handle)
@@ -45,13 +44,19 @@ impl Channel<'_> {
     #[inline(never)]
     fn unload_run(&mut self, handle: Handle) -> Result<(), HandleError> {
         if let Some(record) = self.records.get_mut(handle.index())
-            && record.word == handle.0 | LOADED
-            && !record.loaded.is_empty()
+            && record.mark == handle.0
         {
-            record.loaded.iter().for_each(|slot| slot.store(ZERO));
-            record.word = handle.0;
-            record.stamp = self.batch.add_pages(record.first, record.pages().into());
-            return Ok(());
+            if let Some(block) = record.block {
+                block.store(ZERO);
+                record.set_stamp(self.batch.add_block(record.base));
+                return Ok(());
+            }
+            if let [first, rest @ ..] = record.loaded {
+                first.store(ZERO);
+                rest.iter().for_each(|slot| slot.store(ZERO));
+                record.set_stamp(self.batch.add_pages(record.first(), record.loaded.len() as u64));
+                return Ok(());
+            }
         }
         self.unload_other(handle)
     }
@@ -66,7 +71,7 @@ impl Channel<'_> {
         }
         let (base, kind, pieces) = (Iova::new(self.base(record) * PAGE_SIZE), record.kind, record.pieces);
         let (used, pages) = (record.used(), record.pages());
-        let mut stamp = record.stamp;
+        let mut stamp = Stamp::new(0);
         if kind == Kind::PerSegment {
             let mut at = pieces;
             while let Some(piece) = self.pieces.get(at) {
@@ -84,8 +89,7 @@ impl Channel<'_> {
             stamp = self.batch.add(base, pages.into());
         }
         let record = self.find_mut(handle)?;
-        record.word &= !LOADED;
-        record.stamp = stamp;
+        record.set_stamp(stamp);
         if matches!(kind, Kind::PerLoad | Kind::PerSegment) {
             self.list(handle.place());
         }

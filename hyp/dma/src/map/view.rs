@@ -25,7 +25,7 @@ impl View {
             base: Iova::new(base * PAGE_SIZE),
             pages: if is_loaded { record.pages().into() } else { 0 },
             is_loaded,
-            is_unflushed: !is_loaded && !batch.is_settled(record.stamp),
+            is_unflushed: !is_loaded && !batch.is_settled(record.stamp()),
         }
     }
 }

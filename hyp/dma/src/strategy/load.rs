@@ -147,7 +147,8 @@ impl<'t> Space<'t> {
         }
         let record = channel.find_mut(handle).map_err(|_| LoadError::NoMap)?;
         let page = segments.first().map_or(0, |segment| segment.iova.as_u64() / PAGE_SIZE);
-        (record.pieces, record.first) = (first, page);
+        record.pieces = first;
+        record.set_first(page);
         record.set_loaded(&[], all);
         if !is_whole {
             channel.unload(handle).map_err(|_| LoadError::NoMap)?;
@@ -190,7 +191,7 @@ impl Channel<'_> {
         }
         while let Some(record) = self.records.get(self.first as usize)
             && !record.is_gone()
-            && self.batch.is_settled(record.stamp)
+            && self.batch.is_settled(record.stamp())
             && self.keep_in_magazine(record.pieces)
         {
             if let Some(at) = self.unlist()
@@ -217,7 +218,8 @@ impl Channel<'_> {
         }
         self.store(pieces, direction, segments);
         let record = self.find_mut(handle).map_err(|_| LoadError::NoMap)?;
-        (record.pieces, record.first) = (pieces, base / PAGE_SIZE);
+        record.pieces = pieces;
+        record.set_first(base / PAGE_SIZE);
         let used = u32::try_from(used).unwrap_or(u32::MAX);
         record.set_loaded(&[], used);
         Ok(used)

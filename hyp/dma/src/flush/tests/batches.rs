@@ -6,7 +6,7 @@ use bulkhead_core::ids::{SmmuId, Vmid};
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
 
 use super::{Fake, VMID, batch, iova};
-use crate::flush::{Batch, Command, EpochError, FlushError, Scope, Stamp, retire};
+use crate::flush::{BLOCK_STRIDE, Batch, Command, EpochError, FlushError, Scope, Stamp, retire};
 
 fn pages_of(command: Command) -> (u64, u64) {
     match command {
@@ -33,6 +33,50 @@ fn blocks_of_a_ring_are_one_run_and_pages_as_far_apart_are_not() {
         }
         assert_eq!(batch.runs(), runs, "of {pages} pages");
         let _ = batch.close(Scope::Runs);
+    }
+}
+
+/// Would miss: a block that is gathered beside pages, or in a ring, and that no command covers; one counted twice.
+#[test]
+fn blocks_and_pages_are_all_covered() {
+    const BLOCK: u64 = 512 * 4096;
+    for scope in [Scope::Runs, Scope::Range, Scope::Pages, Scope::Context] {
+        let mut batch = batch(true);
+        // With and without pages, and with a block elsewhere.
+        for (pages, elsewhere) in [(false, false), (true, false), (false, true), (true, true), (false, false)] {
+            let mut ranges = std::vec![];
+            for number in 20..23 {
+                let block = number * BLOCK_STRIDE;
+                let stamp = if batch.is_last_block(block - BLOCK_STRIDE) {
+                    batch.extend_blocks(block)
+                } else {
+                    batch.add_block(block)
+                };
+                assert!(!batch.is_settled(stamp) && batch.is_open(stamp));
+                ranges.push((block / 4096, 512));
+            }
+            if pages {
+                let _ = batch.add(iova(5), 3);
+                ranges.push((5, 3));
+            }
+            if elsewhere {
+                let _ = batch.add_block(7 * BLOCK);
+                ranges.push((7 * 512, 512));
+            }
+            let gathered = ranges.iter().map(|range| range.1).sum::<u64>();
+            assert_eq!((batch.pages(), batch.maps() as usize), (gathered, ranges.len()));
+            let hull = batch.hull();
+            let runs = batch.runs() as usize;
+            let work = batch.close(scope);
+            assert!(scope != Scope::Runs || work.commands().count() == runs);
+            let commands: Vec<(u64, u64)> = work.commands().map(pages_of).collect();
+            for (first, pages) in ranges {
+                assert!(hull.first <= first && first + pages <= hull.end);
+                let is_covered = |page| commands.iter().any(|(start, end)| (*start..*end).contains(&page));
+                assert!((first..first + pages).all(is_covered), "{first:#x} by {scope:?}");
+            }
+            assert!(batch.is_empty() && batch.pages() == 0 && batch.maps() == 0);
+        }
     }
 }
 

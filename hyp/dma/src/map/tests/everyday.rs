@@ -1,13 +1,13 @@
 //! What drivers do, under every strategy.
 
-use bulkhead_core::{bundle::DmamapStrategy, stage2::Access};
+use bulkhead_core::{addr::Ipa, bundle::DmamapStrategy, stage2::Access};
 
 use super::{
     STRATEGIES,
-    harness::{Machine, PHYS, RAM_BYTES, segment},
+    harness::{Machine, PHYS, RAM, RAM_BYTES, segment},
 };
 use crate::{
-    map::{AnyMap, Direction, LoadError, MapParams, Segment},
+    map::{AnyMap, Direction, Handle, LoadError, MapParams, Segment},
     tree::tally::{self, Tally},
 };
 
@@ -135,6 +135,54 @@ fn a_map_of_blocks_takes_one_store_each() {
     machine.sync(0);
     assert_eq!(machine.space.leased_pages(), 0);
     assert_eq!(machine.touch(list[1].iova.as_u64()), None);
+}
+
+/// Would miss: a block loaded where it is not all of one block of the VM's RAM, by a handle that names another map or
+/// none, while it is loaded, or before its flush; a stale translation that a ring's run of blocks leaves out.
+#[test]
+fn blocks_of_a_ring_are_checked_and_flushed() {
+    const BLOCK: u64 = 2 << 20;
+    let mut machine = Machine::new(DmamapStrategy::Reserve);
+    let params = MapParams { align: BLOCK, ..MapParams::new(BLOCK, 1) };
+    let ring = [0; 4].map(|_| machine.create(0, &params).expect("room"));
+    let handle = ring[0].handle;
+    let load = |machine: &mut Machine, handle, offset, bytes| {
+        machine.load(handle, Direction::Both, &mut [Segment::new(Ipa::new(RAM.wrapping_add(offset)), bytes)])
+    };
+    for (offset, bytes) in [(1, BLOCK), (4096, BLOCK), (0, BLOCK - 1), (0, BLOCK ^ 1), (BLOCK / 2, BLOCK), (0, 0)] {
+        assert!(load(&mut machine, handle, offset, bytes).is_err(), "{bytes:#x} bytes at {offset:#x}");
+    }
+    for offset in [RAM_BYTES, RAM_BYTES - BLOCK / 2, BLOCK.wrapping_neg()] {
+        assert_eq!(load(&mut machine, handle, offset, BLOCK), Err(LoadError::NotRam(0)));
+    }
+    for bits in [1, 1 << 32, 1 << 40, 1 << 62, 1 << 63, u64::MAX] {
+        let forged = Handle::from_u64(handle.as_u64() ^ bits);
+        // The next place is another map's: with its channel and generation, that is its handle.
+        if ring.iter().all(|map| map.handle != forged) {
+            let channel = &mut machine.channels[0];
+            let loaded = channel.load(forged, Direction::Both, &mut [segment(0, BLOCK)]);
+            assert_eq!(loaded, Err(LoadError::NoMap));
+            assert!(channel.unload(forged).is_err());
+        }
+    }
+    assert!(machine.mapped().is_empty());
+    // Out of order and in order, with a hole, and over a SYNC.
+    for order in [[0, 1, 2, 3], [2, 3, 0, 1], [0, 1, 3, 2], [0, 1, 2, 3]] {
+        for (map, offset) in ring.iter().zip([0, 1, 2, RAM_BYTES / BLOCK - 1]) {
+            assert_eq!(load(&mut machine, map.handle, offset * BLOCK, BLOCK), Ok(512));
+            assert_eq!(load(&mut machine, map.handle, offset * BLOCK, BLOCK), Err(LoadError::Loaded));
+            assert_eq!(machine.touch(map.base.as_u64()).map(|at| at.0), Some(PHYS + offset * BLOCK));
+        }
+        for at in order {
+            machine.unload(ring[at].handle).expect("a map");
+            machine.unload(ring[at].handle).expect("nothing to do");
+            assert_eq!(load(&mut machine, ring[at].handle, 0, BLOCK), Err(LoadError::Unflushed));
+        }
+        let batch = machine.channels[0].batch();
+        assert_eq!((batch.pages(), batch.maps()), (4 * 512, 4));
+        machine.sync(0);
+        assert!(ring.iter().all(|map| machine.touch(map.base.as_u64()).is_none()));
+    }
 }
 
 /// Would miss: a state that the types show wrongly.
