@@ -15,9 +15,9 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+pub use crate::memory::{GuestMemory, Word};
 pub use answer::answer;
 pub use backend::{Backend, Channel, Lease, Loaded, MapInfo};
 pub use call::{Call, owns};
 pub use entries::{Entries, Maps, Refusal};
-pub use memory::{GuestMemory, Word};
 pub use ring::Ring;

@@ -1,4 +1,4 @@
-//! What a guest sees: virtual GIC, PCI bridge, UART, PSCI, ID registers, DMA maps.
+//! What a guest sees: virtual GIC, PCI bridge, UART, PSCI, ID registers, DMA maps, SMMU.
 //!
 //! Pure state machines: each takes a guest's access, changes only itself, and returns what EL2 has to do to the hardware.
 //! Nothing here locks, allocates, waits or panics, whatever the guest's value is; EL2 puts one lock around each object.
@@ -9,9 +9,11 @@
 extern crate std;
 
 pub mod dmamap;
+pub mod memory;
 pub mod mmio;
 pub mod psci;
 pub mod sysreg;
 pub mod vgic;
 pub mod vpci;
+pub mod vsmmu;
 pub mod vuart;

@@ -3,10 +3,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    Backend, Call, Channel, GuestMemory,
-    memory::{self, WORD_BYTES},
+    Backend, Call, Channel, GuestMemory, memory,
     ring::{self, Ring},
 };
+use crate::memory::WORD_BYTES;
 use bulkhead_abi::{
     CHANNELS, Constraints, Counter, Direction, Error, Features, Function, Handle, SEGMENTS_MAX, Segment, UID, VERSION,
     VERSION_MAJOR, VERSION_MINOR, ring::RUN_MAX,

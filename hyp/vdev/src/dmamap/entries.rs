@@ -7,10 +7,8 @@ use bulkhead_abi::{
     ring::{ENTRY_SEGMENTS, Entry, Op},
 };
 
-use super::{
-    Channel,
-    memory::{WORD_BYTES, Word},
-};
+use super::Channel;
+use crate::memory::{WORD_BYTES, Word};
 
 /// Words of an entry.
 const LINE: usize = size_of::<Entry>() / WORD_BYTES;

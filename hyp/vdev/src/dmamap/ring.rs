@@ -6,11 +6,8 @@ use bulkhead_abi::{
 };
 use bulkhead_core::addr::Ipa;
 
-use super::{
-    Channel, Entries, GuestMemory,
-    entries::Outcome,
-    memory::{self, WORD_BYTES, Word},
-};
+use super::{Channel, Entries, GuestMemory, entries::Outcome, memory};
+use crate::memory::{WORD_BYTES, Word};
 
 /// A ring that was in the VM's RAM, whole, when it was set up: the VM's RAM stays where it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
