@@ -55,7 +55,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    const fn kind(self) -> Kind {
+    pub(super) const fn kind(self) -> Kind {
         match self {
             Self::Nothing | Self::Pages => Kind::Page,
             Self::Runs | Self::Range => Kind::Range,
@@ -80,7 +80,7 @@ pub struct Switch {
 /// Pages that are flushed one by one at most: half of the command queue.
 pub const PAGE_COMMANDS_MAX: u64 = 128;
 /// The other kind has to be cheaper by this part of its cost, as a shift, before a stream changes: 1/32.
-const HYSTERESIS: u32 = 5;
+pub(super) const HYSTERESIS: u32 = 5;
 
 /// The flush policy of one stream.
 #[derive(Clone, Debug)]
