@@ -48,6 +48,11 @@ impl FaultBudget {
         }
     }
 
+    /// Fills the bucket up.
+    pub const fn renew(&mut self) {
+        self.used = 0;
+    }
+
     /// Faults that were not reported, since the start.
     pub const fn dropped(&self) -> u64 {
         self.dropped

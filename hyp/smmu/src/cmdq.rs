@@ -100,10 +100,14 @@ pub(crate) struct Cmdq {
     /// Commands of batches, their CMD_SYNCs included: all other commands are pairs of one invalidation and its CMD_SYNC.
     batched: u64,
     counters: CommandCounters,
+    /// How far a command and its CMD_SYNC go in at once for those who look at the rest first.
+    lap_limit: u64,
+    /// The TLB may hold translations of both stages in one: flushes by IPA have to be looked at.
+    is_nested: bool,
 }
 
 /// Position up to which a command and its CMD_SYNC go in at once: in this lap, with room for them. 0 where lines have to
-/// be cleaned.
+/// be cleaned, or where a stream has a stage 1.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct AtOnce {
@@ -159,6 +163,8 @@ impl Cmdq {
             timeout_us,
             batched: 0,
             counters: CommandCounters::default(),
+            lap_limit: 0,
+            is_nested: false,
         };
         queue.plan();
         queue
@@ -168,7 +174,8 @@ impl Cmdq {
     fn plan(&mut self) {
         let lap = self.put & !(self.entries() - 1);
         self.lap_base = self.base.as_u64().wrapping_sub(lap.wrapping_mul(COMMAND_BYTES));
-        let other = if self.is_coherent { self.limit.min(lap.wrapping_add(self.entries())) } else { 0 };
+        self.lap_limit = if self.is_coherent { self.limit.min(lap.wrapping_add(self.entries())) } else { 0 };
+        let other = if self.is_nested { 0 } else { self.lap_limit };
         self.at_once = AtOnce { range: if self.has_ranges { other } else { 0 }, other };
     }
 
@@ -218,11 +225,23 @@ impl Cmdq {
         kind: ticket::Kind,
         mark: Mark,
     ) -> Option<Sent> {
-        const SHIFT: u32 = COMMAND_BYTES.trailing_zeros();
         let at_once = match kind {
             ticket::Kind::Range => self.at_once.range,
             ticket::Kind::Page | ticket::Kind::Context => self.at_once.other,
         };
+        self.send_below(platform, command, at_once, mark)
+    }
+
+    /// The same, if it ends at or before position `at_once`.
+    #[inline(always)]
+    fn send_below<P: Platform>(
+        &mut self,
+        platform: &mut P,
+        command: [u64; 2],
+        at_once: u64,
+        mark: Mark,
+    ) -> Option<Sent> {
+        const SHIFT: u32 = COMMAND_BYTES.trailing_zeros();
         let (start, lap_base, progress) = (self.put, self.lap_base, self.progress);
         let end = start.wrapping_add(2);
         // One branch for both.
@@ -246,6 +265,9 @@ impl Cmdq {
     /// The same, once there is room, and with lines cleaned.
     #[cold]
     pub(crate) fn send<P: Platform>(&mut self, platform: &mut P, command: [u64; 2]) -> Result<Sent, Error> {
+        if let Some(sent) = self.send_below(platform, command, self.lap_limit, Mark::NEVER) {
+            return Ok(sent);
+        }
         self.make_room(platform, 2)?;
         let start = self.put;
         for words in [command, SYNC] {
@@ -373,10 +395,22 @@ impl Cmdq {
         CommandCounters { configuration, tlb: tlb + pairs, syncs: syncs + pairs, refused, timeouts }
     }
 
-    /// Counts a batch of `commands` invalidations.
-    pub(crate) const fn count_batch(&mut self, commands: u64) {
-        self.counters.tlb += commands;
+    /// Counts the batch sent last, which began at `start`: `configuration` commands, and invalidations of TLBs.
+    pub(crate) const fn count_batch(&mut self, start: u64, configuration: u64) {
+        self.counters.configuration += configuration;
+        self.counters.tlb += self.put.wrapping_sub(start).saturating_sub(1 + configuration);
         self.counters.syncs += 1;
+    }
+
+    /// Whether there are streams with a guest's stage 1.
+    pub(crate) const fn is_nested(&self) -> bool {
+        self.is_nested
+    }
+
+    /// From now on there are streams with a guest's stage 1, or there are none.
+    pub(crate) fn set_nested(&mut self, is_nested: bool) {
+        self.is_nested = is_nested;
+        self.plan();
     }
 
     /// Whether everything before position `end` is complete, mending what stopped the queue. An error when it does not

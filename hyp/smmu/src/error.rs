@@ -5,7 +5,7 @@ use bulkhead_core::{
     ids::{StreamId, Vmid},
 };
 
-use crate::{cmdq::CommandError, command::Command, features::FeatureError, ste::S2Error};
+use crate::{cmdq::CommandError, command::Command, features::FeatureError, ste::SteError};
 
 /// Why the driver could not do what was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -124,9 +124,9 @@ pub enum Error {
         /// Root of the table in use.
         root: PhysAddr,
     },
-    /// The stage 2 that was asked for is not one this SMMU can walk.
+    /// The translation that was asked for is not one this SMMU can do.
     #[error(transparent)]
-    Stage2(#[from] S2Error),
+    Entry(#[from] SteError),
     /// The driver's fixed tables are full.
     #[error("no room for another {what}: {capacity} at most")]
     Full {

@@ -1,5 +1,6 @@
 //! Event records: what the SMMU says of a transaction that it aborted (IHI 0070 7.3).
 
+mod guest;
 mod reason;
 
 use core::fmt;

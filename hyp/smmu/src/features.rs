@@ -96,6 +96,8 @@ pub struct IdRegisters {
 pub struct Features {
     /// Stage 1 exists (and may be nested under our stage 2).
     pub has_stage1: bool,
+    /// ASIDs have 16 bits, else 8.
+    pub has_asid16: bool,
     /// The stream table may have two levels.
     pub has_two_level_table: bool,
     /// Bits of a StreamID, 0 to 32.
@@ -194,6 +196,7 @@ impl Features {
         }
         Ok(Self {
             has_stage1: IDR0::S1P.is_set(idr0),
+            has_asid16: IDR0::ASID16.is_set(idr0),
             has_two_level_table: IDR0::ST_LEVEL.read(idr0) == 1,
             sid_bits: field(IDR1::SIDSIZE.read(idr1).min(32)),
             has_vmid16: IDR0::VMID16.is_set(idr0),

@@ -4,8 +4,7 @@
 //! cache maintenance, and the tests with [`model`](crate::model). Chapters cited as "IHI 0070" are those of the
 //! SMMUv3 architecture specification, issue G.b and later.
 //!
-//! Only what an SMMUv3 needs is here; a v2 driver would stand beside [`Smmu`], and stage 1 beside the builders of
-//! [`ste`].
+//! Only what an SMMUv3 needs is here; a v2 driver would stand beside [`Smmu`].
 #![cfg_attr(not(any(test, feature = "model")), no_std)]
 #![forbid(unsafe_code)]
 

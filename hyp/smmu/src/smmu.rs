@@ -1,13 +1,16 @@
 //! One physical SMMU: what it is asked to do, and what it says.
 
+mod configure;
 mod events;
 mod flush;
+mod stage1;
 mod streams;
 mod take_over;
 mod writer;
 
 use bulkhead_core::{
     ids::{SmmuId, StreamId, Vmid},
+    stage1::StreamConfig,
     stage2::S2Config,
 };
 use heapless::Vec;
@@ -66,9 +69,10 @@ impl Config {
 /// What a stream that the driver knows may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StreamState {
-    /// Translated by its VM's table; faults are recorded.
+    /// Translated as configured, by its VM's table at last; faults are recorded.
     Attached,
-    /// Translated by its VM's table; faults are not recorded any more, it is over its budget.
+    /// It is over its budget: faults are not recorded any more, except for those of a stage 1 that its VM configured
+    /// since.
     Silenced,
     /// Aborted, nothing recorded, still its VM's: it went on flooding the event queue when silenced, or the caller
     /// wanted it so.
@@ -87,6 +91,8 @@ pub struct StreamInfo {
     pub vmid: Vmid,
     /// What it may do.
     pub state: StreamState,
+    /// What its VM configured, within that.
+    pub config: StreamConfig,
     /// Events that it recorded.
     pub faults: u64,
     /// Events of those that were not reported, the stream being over its budget.
@@ -158,6 +164,11 @@ struct Stream {
     id: StreamId,
     s2: S2Config,
     state: StreamState,
+    config: StreamConfig,
+    /// It had a stage 1: the TLB may hold translations of both stages in one.
+    had_stage1: bool,
+    /// Its context descriptor is to be forgotten with the next flush of its VM's stage 1.
+    is_context_stale: bool,
     faults: u64,
     budget: FaultBudget,
 }
@@ -168,6 +179,7 @@ impl Stream {
             stream: self.id,
             vmid: self.s2.vmid,
             state: self.state,
+            config: self.config,
             faults: self.faults,
             dropped: self.budget.dropped(),
         }

@@ -10,6 +10,9 @@ use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::{Class, Event, Reason};
 
+/// A guest's name of its stream.
+const VIRTUAL: StreamId = StreamId(0x18);
+
 #[test]
 fn every_number_is_a_reason_and_back() {
     for number in 0..=u8::MAX {
@@ -86,5 +89,66 @@ proptest! {
         prop_assert!(!line.contains('\n') && line.len() < 250);
         prop_assert_eq!(event.raw, raw);
         prop_assert_eq!(u64::from(event.stream.0), raw[0] >> 32);
+    }
+}
+
+/// Reason, word 1, word 3 of an SMMU's event with `raw`, as the guest finds them.
+fn shown(raw: [u64; 4]) -> Option<(Reason, u64, u64)> {
+    let words = Event::decode(raw).for_guest(VIRTUAL)?;
+    assert_eq!(words[0] >> 8, u64::from(VIRTUAL.0) << 24 | (raw[0] & 0xffff_f800) >> 8);
+    let shown = Event::decode(words);
+    assert_eq!((shown.stream, shown.is_stalled, shown.ipa), (VIRTUAL, false, None));
+    assert!(words[2] == raw[2] || words[2] == 0 && shown.iova.is_none());
+    Some((shown.reason, words[1], words[3]))
+}
+
+/// Would miss: an address of ours, a stage that the guest does not have, a stalled transaction that it could resume.
+#[test]
+fn a_guest_sees_what_its_own_smmu_would_record() {
+    const NOISE: u64 = 1 << 31 | 0xbeef | 1 << 44 | 1 << 36;
+    const READ: u64 = 1 << 35 | 1 << 33;
+    const S2: u64 = 1 << 39;
+    let (cd, tt, input) = (0, 1 << 40, 2 << 40);
+    let page = 0x5432_1000;
+    for number in [0x10, 0x11, 0x12, 0x13] {
+        let raw = |word1: u64| [0x8_0000_0000 | number | 1 << 11 | 7 << 12, word1 | READ | NOISE, 0xffff_0123, page];
+        let same = Reason::from_number(u8::try_from(number).expect("a byte"));
+        assert_eq!(shown(raw(input)), Some((same, READ | input, 0)), "stage 1: IPA is UNKNOWN there");
+        assert_eq!(shown(raw(S2 | cd)), Some((Reason::CdFetch, 0, page)));
+        assert_eq!(shown(raw(S2 | tt)), Some((Reason::WalkAbort, READ | tt, page)));
+        assert_eq!(shown(raw(S2 | input)), None);
+        assert_eq!(shown(raw(S2 | 3 << 40)), None, "reserved");
+    }
+    // FetchAddr is physical.
+    let walk = |word1: u64| [0x8_0000_000b, word1 | READ | NOISE, 0xffff_0123, 0x8765_4320];
+    assert_eq!(shown(walk(tt)), Some((Reason::WalkAbort, READ | tt, 0)));
+    assert_eq!(shown(walk(S2 | tt)), Some((Reason::WalkAbort, READ | tt, 0)));
+    assert_eq!(shown(walk(S2 | cd)), Some((Reason::CdFetch, 0, 0)));
+    assert_eq!(shown(walk(S2 | input)), None);
+    for (number, reason) in [
+        (0x04, Reason::BadSte),
+        (0x06, Reason::StreamDisabled),
+        (0x08, Reason::BadSubstreamId),
+        (0x09, Reason::CdFetch),
+        (0x0a, Reason::BadCd),
+    ] {
+        assert_eq!(shown([0x8_0000_0000 | number, NOISE | READ, 0x1234, 0x8765_4320]), Some((reason, 0, 0)));
+    }
+    let shown_at_all = (0..=u8::MAX).filter(|number| shown([u64::from(*number), 0, 0, 0]).is_some());
+    assert_eq!(shown_at_all.count(), 10, "five of the configuration, five of translation");
+}
+
+proptest! {
+    /// Would miss: bits of the record that pass unseen.
+    #[test]
+    fn of_any_record_a_guest_gets_its_own_fields_alone(raw in any::<[u64; 4]>(), number in 0u64..0x26) {
+        let raw = [raw[0] & !0xff | number, raw[1], raw[2], raw[3]];
+        if let Some(words) = Event::decode(raw).for_guest(VIRTUAL) {
+            prop_assert_eq!(words[0] >> 32, u64::from(VIRTUAL.0));
+            prop_assert_eq!(words[0] & 0x700, 0);
+            prop_assert_eq!(words[1] & !(0xe << 32 | 3 << 40), 0);
+            let is_ipa = raw[1] >> 39 & 1 == 1 && number >= 0x10;
+            prop_assert_eq!(words[3], if is_ipa { raw[3] & 0x000f_ffff_ffff_f000 } else { 0 });
+        }
     }
 }

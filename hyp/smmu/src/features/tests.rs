@@ -14,6 +14,7 @@ fn qemu_is_read_as_measured() {
         features,
         Features {
             has_stage1: true,
+            has_asid16: true,
             has_two_level_table: true,
             sid_bits: 16,
             has_vmid16: true,

@@ -22,6 +22,19 @@ const OVERFLOW: u32 = 1 << 31;
 const EVENTQ_ABT_ERR: u32 = 1 << 2;
 const RES0_COMMAND_LOW: u64 = 0xffff_f800 & !0xffff_f000 | 0x700;
 
+/// Bytes that a TLBI by address covers (4.4.1.1).
+fn range_bytes(low: u64, high: u64, has_ranges: bool) -> Result<u64, u8> {
+    let (tg, ttl) = (high >> 10 & 3, high >> 8 & 3);
+    let (num, scale) = (low >> 12 & 31, low >> 20 & 31);
+    let has_fields = (ttl, num, scale) != (0, 0, 0);
+    // TG = 0: no range, and the other fields are RES0. TG for 4 KiB alone is modelled.
+    match tg {
+        0 if !has_fields => Ok(4096),
+        1 if has_fields && has_ranges => Ok((4096 * (num + 1)) << scale),
+        _ => Err(CERROR_ILL),
+    }
+}
+
 impl State {
     fn is_halted(&self) -> bool {
         (self.regs.gerror ^ self.regs.gerrorn) & 1 != 0
@@ -96,6 +109,8 @@ impl State {
         let vmid = u16::try_from(low >> 32 & 0xffff).unwrap_or(u16::MAX);
         let has_vmid16 = id.idr0 & 1 << 18 != 0;
         let check = |is_ok: bool| if is_ok { Ok(()) } else { Err(CERROR_ILL) };
+        let asid = u16::try_from(low >> 48).unwrap_or(u16::MAX);
+        let asid_check = || check(id.idr0 & 1 << 12 != 0 || asid <= 0xff);
         let vmid_check = || check(has_vmid16 || vmid <= 0xff);
         match opcode {
             // CMD_PREFETCH_CONFIG: a hint.
@@ -114,6 +129,27 @@ impl State {
                     Invalidation::Streams { first: stream >> (range + 1) << (range + 1), log2: range + 1 }
                 });
             }
+            // Stage 1 (4.3.3, 4.3.4, 4.4.2): CERROR_ILL where there is none; nothing of it is cached.
+            0x05 | 0x06 | 0x10..=0x13 if id.idr0 & 1 << 1 == 0 => return Err(CERROR_ILL),
+            0x06 => {
+                check(low & (RES0_COMMAND_LOW | 0xffff_f000) == 0 && high == 0)?;
+            }
+            0x10 => {
+                check(low & !0xffff_0000_00ff == 0 && high == 0)?;
+                vmid_check()?;
+            }
+            0x11 => {
+                check(low & 0xffff_ff00 == 0 && high == 0)?;
+                vmid_check()?;
+                asid_check()?;
+            }
+            0x12 | 0x13 => {
+                let is_all = opcode == 0x13;
+                check(high & 0xf0 == 0 && high & 0xe == 0 && low & 0xfe0e_0f00 == 0 && (!is_all || asid == 0))?;
+                vmid_check()?;
+                asid_check()?;
+                range_bytes(low, high, id.idr3 & 1 << 10 != 0)?;
+            }
             0x20 => check(id.idr0 & 1 << 9 != 0 && low & !0xff == 0 && high == 0)?,
             0x28 => {
                 check(low & !0xffff_0000_00ff == 0 && high == 0)?;
@@ -121,18 +157,10 @@ impl State {
                 self.invalidations.push(Invalidation::Vmid(vmid));
             }
             0x2a => {
-                let (tg, ttl) = (high >> 10 & 3, high >> 8 & 3);
-                let (num, scale) = (low >> 12 & 31, low >> 20 & 31);
-                let has_ranges = id.idr3 & 1 << 10 != 0;
                 check(high & 0xfff0_0000_0000_00fe == 0 && low & 0xffff_0000_fe0e_0f00 == 0)?;
-                check(has_ranges || (tg, ttl, num, scale) == (0, 0, 0, 0))?;
-                // TG = 0: no range, and the other fields are RES0 (4.4.1.1). TG for 4 KiB alone is modelled.
-                let is_range = tg == 1;
-                check(!is_range || (ttl, num, scale) != (0, 0, 0))?;
-                check(is_range || (tg, ttl, num, scale) == (0, 0, 0, 0))?;
+                let bytes = range_bytes(low, high, id.idr3 & 1 << 10 != 0)?;
                 vmid_check()?;
                 let start = high & 0x000f_ffff_ffff_f000;
-                let bytes = (4096 * (num + 1)) << scale;
                 let is_leaf = high & 1 != 0;
                 self.invalidations.push(Invalidation::Ipa { vmid, start, bytes, is_leaf });
             }

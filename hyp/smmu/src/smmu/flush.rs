@@ -79,11 +79,9 @@ impl<P: Platform> Smmu<P> {
     #[cold]
     #[inline(never)]
     fn submit_slowly(&mut self, vmid: Vmid, low: u64, high: u64, kind: Kind, mark: Mark) -> Result<Sent, Failed> {
-        let words = if kind == Kind::Range && !self.features.has_range_invalidation {
-            Command::TlbiS12Vmall { vmid }.encode()
-        } else {
-            [low, high]
-        };
+        let is_wide = kind == Kind::Range && !self.features.has_range_invalidation;
+        let words =
+            if is_wide || self.had_stage1(vmid) { Command::TlbiS12Vmall { vmid }.encode() } else { [low, high] };
         if let Some(start) = self.ride(vmid, words, mark) {
             return Ok(Sent { start, is_complete: self.cmdq.is_drained(&mut self.platform) });
         }
@@ -97,23 +95,22 @@ impl<P: Platform> Smmu<P> {
     }
 
     /// As [`submit`](Self::submit) for several invalidations, at most a queue-full with their CMD_SYNC; more than that
-    /// become a flush of the whole VMID.
+    /// become a flush of the whole VMID, and so do any of a VMID that had a guest's stage 1: flushes by IPA need not forget
+    /// translations of both stages in one (16.2.1).
     pub fn submit_all(
         &mut self,
         vmid: Vmid,
         what: impl Iterator<Item = Invalidation> + Clone,
     ) -> Result<Ticket, Failed> {
-        if what.clone().nth(self.cmdq.capacity()).is_some() {
+        if what.clone().nth(self.cmdq.capacity()).is_some() || self.had_stage1(vmid) {
             return self.submit(vmid, Invalidation::Context, Mark::NEVER);
         }
         let has_ranges = self.features.has_range_invalidation;
         let commands = what.map(|what| what.command(vmid, has_ranges).0);
         match self.cmdq.send_all(&mut self.platform, commands) {
             Ok(start) => {
-                // A queue holds at most 2^19 commands.
-                let count = u32::try_from(self.cmdq.position().wrapping_sub(start)).unwrap_or(u32::MAX);
-                self.cmdq.count_batch(u64::from(count).saturating_sub(1));
-                Ok(Ticket { smmu: self.id, vmid, start, count, is_complete: false, since_us: Ticket::NEVER })
+                self.cmdq.count_batch(start, 0);
+                Ok(self.ticket(vmid, start, false))
             }
             Err(error) => Err(self.fail(vmid, error)),
         }
@@ -188,8 +185,15 @@ impl<P: Platform> Smmu<P> {
         Some(start)
     }
 
+    /// The ticket of what was sent from `start` on.
+    pub(super) fn ticket(&self, vmid: Vmid, start: u64, is_complete: bool) -> Ticket {
+        // A queue holds at most 2^19 commands.
+        let count = u32::try_from(self.cmdq.position().wrapping_sub(start)).unwrap_or(u32::MAX);
+        Ticket { smmu: self.id, vmid, start, count, is_complete, since_us: Ticket::NEVER }
+    }
+
     #[cold]
-    fn fail(&mut self, vmid: Vmid, error: Error) -> Failed {
+    pub(super) fn fail(&mut self, vmid: Vmid, error: Error) -> Failed {
         self.quarantine_vmid(vmid);
         self.failure = error;
         Failed(())

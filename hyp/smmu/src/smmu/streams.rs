@@ -3,6 +3,7 @@
 use bulkhead_core::{
     addr::{AddrRange, Iova, Ipa, PAGE_SIZE},
     ids::{StreamId, Vmid},
+    stage1::StreamConfig,
     stage2::S2Config,
 };
 use heapless::Vec;
@@ -20,7 +21,7 @@ const RANGE_COMMANDS: usize = 16;
 
 impl<P: Platform> Smmu<P> {
     /// Gives `stream` to the VM of `s2`: its transactions are translated by that table from now on, and by nothing
-    /// else.
+    /// else until [`configure`](Self::configure) says so.
     ///
     /// Refused, with nothing changed, when the stream has an owner, this one included ("one stream, one VM"), when the
     /// SMMU cannot walk the table, or when the VMID is in use with another. If the SMMU does not answer, the stream is
@@ -54,8 +55,17 @@ impl<P: Platform> Smmu<P> {
             let _flushed = self.flush_vmid_now(s2.vmid)?;
         }
         let budget = self.config.budget();
-        let state = StreamState::Quarantined;
-        self.streams.push(Stream { id: stream, s2: *s2, state, faults: 0, budget }).map_err(|_| full)?;
+        let known = Stream {
+            id: stream,
+            s2: *s2,
+            state: StreamState::Quarantined,
+            config: StreamConfig::Bypass,
+            had_stage1: false,
+            is_context_stale: false,
+            faults: 0,
+            budget,
+        };
+        self.streams.push(known).map_err(|_| full)?;
         match self.write_entry(stream, &ste) {
             Ok(()) => {
                 self.set_state(stream, StreamState::Attached);
@@ -79,11 +89,12 @@ impl<P: Platform> Smmu<P> {
     /// `Ok` proves that the stream reaches nothing any more, and that no cached translation of its VM is left. After
     /// an error the stream is quarantined, its VM's memory has to be kept, and the call can be made again.
     pub fn detach(&mut self, stream: StreamId) -> Result<Flushed, Error> {
-        let vmid = self.owner(stream)?;
+        let vmid = self.known(stream)?.s2.vmid;
         let taken = self.write_entry(stream, &Ste::abort()).and_then(|()| self.flush_vmid_now(vmid));
         match taken {
             Ok(flushed) => {
                 self.streams.retain(|known| known.id != stream);
+                self.cmdq.set_nested(self.streams.iter().any(|known| known.had_stage1));
                 self.counters.detaches += 1;
                 Ok(flushed)
             }
@@ -114,29 +125,25 @@ impl<P: Platform> Smmu<P> {
     }
 
     /// Makes a stream that floods the event queue quiet. First its faults are aborted without a record (S2R = 0) and
-    /// what it does within its VM's memory goes on; when that did not help, everything it does is aborted (rule 17).
+    /// what it does within its VM's memory goes on; when that did not help, and where a guest's stage 1 decides what is
+    /// recorded, everything it does is aborted (rule 17).
     pub fn silence(&mut self, stream: StreamId) -> Result<StreamState, Error> {
-        self.owner(stream)?;
-        let Some(known) = self.streams.iter().find(|known| known.id == stream) else {
-            return Err(Error::NotAttached { stream });
-        };
-        if known.state != StreamState::Attached {
+        let known = self.known(stream)?;
+        if known.state != StreamState::Attached || matches!(known.config, StreamConfig::Stage1(_)) {
             self.quarantine(stream)?;
-            return Ok(self.state(stream).unwrap_or(StreamState::Aborted));
+            return Ok(self.known(stream)?.state);
         }
-        let quiet = Ste::stage2(&known.s2, &self.features, Recording::Off)?;
+        let quiet = self.entry(known, &known.config, StreamState::Silenced)?;
         self.rewrite(stream, &quiet, StreamState::Silenced)
     }
 
     /// Records a silenced stream's faults again.
     pub fn unsilence(&mut self, stream: StreamId) -> Result<StreamState, Error> {
-        let Some(known) = self.streams.iter().find(|known| known.id == stream) else {
-            return Err(Error::NotAttached { stream });
-        };
+        let known = self.known(stream)?;
         if known.state != StreamState::Silenced {
             return Ok(known.state);
         }
-        let loud = Ste::stage2(&known.s2, &self.features, Recording::On)?;
+        let loud = self.entry(known, &known.config, StreamState::Attached)?;
         self.rewrite(stream, &loud, StreamState::Attached)
     }
 
@@ -147,9 +154,10 @@ impl<P: Platform> Smmu<P> {
     }
 
     /// Makes the SMMU forget the translations of `range` for `vmid`: by range commands where it has them, by page
-    /// where they are few, by VMID else. After an error as [`flush_vmid`](Self::flush_vmid).
+    /// where they are few, by VMID else and where a guest's stage 1 was in use. After an error as [`flush_vmid`](Self::flush_vmid).
     pub fn flush_range(&mut self, vmid: Vmid, range: AddrRange<Iova>) -> Result<Flushed, Error> {
-        let Some(commands) = self.range_commands(vmid, range) else {
+        let commands = if self.had_stage1(vmid) { None } else { self.range_commands(vmid, range) };
+        let Some(commands) = commands else {
             return self.flush_vmid(vmid);
         };
         match self.cmdq.submit(&mut self.platform, &commands) {
@@ -207,7 +215,7 @@ impl<P: Platform> Smmu<P> {
         }
     }
 
-    fn rewrite(&mut self, stream: StreamId, ste: &Ste, state: StreamState) -> Result<StreamState, Error> {
+    pub(super) fn rewrite(&mut self, stream: StreamId, ste: &Ste, state: StreamState) -> Result<StreamState, Error> {
         match self.write_entry(stream, ste) {
             Ok(()) => {
                 self.set_state(stream, state);
@@ -221,16 +229,19 @@ impl<P: Platform> Smmu<P> {
         }
     }
 
-    fn owner(&self, stream: StreamId) -> Result<Vmid, Error> {
-        let known = self.streams.iter().find(|known| known.id == stream);
-        known.map(|known| known.s2.vmid).ok_or(Error::NotAttached { stream })
+    pub(super) fn known(&self, stream: StreamId) -> Result<&Stream, Error> {
+        self.streams.iter().find(|known| known.id == stream).ok_or(Error::NotAttached { stream })
+    }
+
+    pub(super) fn known_mut(&mut self, stream: StreamId) -> Result<&mut Stream, Error> {
+        self.streams.iter_mut().find(|known| known.id == stream).ok_or(Error::NotAttached { stream })
     }
 
     fn state(&self, stream: StreamId) -> Option<StreamState> {
         self.streams.iter().find(|known| known.id == stream).map(|known| known.state)
     }
 
-    fn set_state(&mut self, stream: StreamId, state: StreamState) {
+    pub(super) fn set_state(&mut self, stream: StreamId, state: StreamState) {
         if let Some(known) = self.streams.iter_mut().find(|known| known.id == stream) {
             known.state = state;
         }

@@ -1,8 +1,10 @@
 //! The driver against the strict model: no violation, whatever the SMMU is like.
 
+mod configure;
 mod events;
 mod failures;
 mod random;
+mod stage1;
 mod streams;
 mod take_over;
 mod tickets;
@@ -12,6 +14,7 @@ use std::vec::Vec;
 use bulkhead_core::{
     addr::{Iova, Ipa, PhysAddr},
     ids::{SmmuId, Vmid},
+    stage1::{ContextTable, StreamConfig},
     stage2::S2Config,
 };
 
@@ -23,6 +26,12 @@ use crate::{
 };
 
 /// Opcodes, as IHI 0070 chapter 4 has them.
+const CFGI_STE: u8 = 0x03;
+const CFGI_CD_ALL: u8 = 0x06;
+const NH_ALL: u8 = 0x10;
+const NH_ASID: u8 = 0x11;
+const NH_VA: u8 = 0x12;
+const NH_VAA: u8 = 0x13;
 const S12_VMALL: u8 = 0x28;
 const S2_IPA: u8 = 0x2a;
 const SYNC: u8 = 0x46;
@@ -30,6 +39,11 @@ const SYNC: u8 = 0x46;
 const IPA: Ipa = Ipa::new(0x4000_0000);
 const IOVA: Iova = Iova::new(0x4000_0000);
 const HOLE: Iova = Iova::new(0x5000_0000);
+
+/// A stage 1 whose context descriptor is at this IPA.
+const fn stage1(at: u64) -> StreamConfig {
+    StreamConfig::Stage1(ContextTable { at: Ipa::new(at), inner: 1, outer: 1, shareability: 3 })
+}
 
 fn linear(id: IdRegisters) -> IdRegisters {
     IdRegisters { idr0: id.idr0 & !(3 << 27), ..id }

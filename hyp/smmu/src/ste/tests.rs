@@ -1,8 +1,14 @@
 //! Golden words, re-derived from IHI 0070 5.2 by hand; and no bypass, ever.
 
-use bulkhead_core::{addr::PhysAddr, ids::Vmid, stage2::S2Config};
+use bulkhead_core::{
+    addr::{Ipa, PhysAddr},
+    ids::Vmid,
+    stage1::ContextTable,
+    stage2::S2Config,
+};
+use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
-use super::{Recording, S2Error, Ste};
+use super::{Recording, Ste, SteError};
 use crate::{features::Features, model::ModelConfig};
 
 fn features() -> Features {
@@ -86,8 +92,8 @@ fn concatenated_tables_are_aligned_to_their_size() {
         Ste::stage2(&S2Config { root: PhysAddr::new(root), ipa_bits, ..config() }, &features(), Recording::On)
     };
     assert!(at(0x8000, 33).is_ok() && at(0x9000, 39).is_ok());
-    assert!(matches!(at(0x9000, 33), Err(S2Error::Root { .. })));
-    assert!(matches!(at(0x1_8000, 34), Err(S2Error::Root { .. })));
+    assert!(matches!(at(0x9000, 33), Err(SteError::Root { .. })));
+    assert!(matches!(at(0x1_8000, 34), Err(SteError::Root { .. })));
 }
 
 #[test]
@@ -108,7 +114,7 @@ fn every_size_and_vmid_makes_stage_2_or_nothing() {
                     let ps = [32, 36, 40, 42, 44, 48][(words[2] >> 48 & 7) as usize];
                     assert!(ps <= output_bits.min(44));
                 } else {
-                    assert_eq!(made, Err(S2Error::IpaBits { ipa_bits, min: 31, max: 39 }));
+                    assert_eq!(made, Err(SteError::IpaBits { ipa_bits, min: 31, max: 39 }));
                 }
             }
         }
@@ -120,7 +126,7 @@ fn roots_that_no_register_holds_are_refused() {
     for root in [0, 0x4000_0001, 0x4000_0800, 1 << 44, 1 << 48, 1 << 52, u64::MAX] {
         let root = PhysAddr::new(root);
         let made = Ste::stage2(&S2Config { root, ..config() }, &features(), Recording::On);
-        assert_eq!(made, Err(S2Error::Root { root, oas_bits: 44 }));
+        assert_eq!(made, Err(SteError::Root { root, oas_bits: 44 }));
     }
 }
 
@@ -130,5 +136,63 @@ fn wide_vmids_need_vmid16() {
     id.idr0 &= !(1 << 18);
     let features = Features::from_idr(&id, 40).expect("features");
     let made = Ste::stage2(&config(), &features, Recording::On);
-    assert_eq!(made, Err(S2Error::Vmid { vmid: config().vmid, max: 255 }));
+    assert_eq!(made, Err(SteError::Vmid { vmid: config().vmid, max: 255 }));
+}
+
+const CONTEXT: ContextTable = ContextTable { at: Ipa::new(0x12_3456_7840), inner: 1, outer: 3, shareability: 2 };
+
+#[test]
+fn golden_nested() {
+    let ste = Ste::nested(&config(), &CONTEXT, &features()).expect("an entry");
+    let stage2 = Ste::stage2(&config(), &features(), Recording::On).expect("an entry");
+    // V, Config 0b111 at bit 1, S1Fmt 5:4 zero, S1ContextPtr 55:6 in place, S1CDMax 63:59 zero.
+    assert_eq!(ste.words()[0], 1 | 0b111 << 1 | 0x12_3456_7840);
+    // S1DSS 65:64, S1CIR 67:66, S1COR 69:68, S1CSH 71:70, MEV 83.
+    assert_eq!(ste.words()[1], 0b10 | 1 << 2 | 3 << 4 | 2 << 6 | 1 << (83 - 64));
+    assert_eq!(ste.words()[2..], stage2.words()[2..], "the stage-2 half is ours, whole");
+    // S1STALLD 91 where stalls can be configured: ILLEGAL elsewhere (5.5).
+    let stalling = Features::from_idr(&ModelConfig::MMU600, 40).expect("features");
+    let ste = Ste::nested(&config(), &CONTEXT, &stalling).expect("an entry");
+    let stage2 = Ste::stage2(&config(), &stalling, Recording::On).expect("an entry");
+    assert_eq!(ste.words()[1] ^ stage2.words()[1], 0b10 | 1 << 2 | 3 << 4 | 2 << 6 | 1 << (91 - 64));
+}
+
+#[test]
+fn invalid_is_zero() {
+    assert_eq!(Ste::invalid().words(), &[0; 8]);
+}
+
+/// Would miss: a nested entry where the SMMU has no stage 1, and one that fetches past what stage 2 takes in.
+#[test]
+fn what_cannot_be_nested_is_refused() {
+    let id = crate::features::IdRegisters { idr0: ModelConfig::QEMU.idr0 & !(1 << 1), ..ModelConfig::QEMU };
+    let plain = Features::from_idr(&id, 40).expect("features");
+    assert_eq!(Ste::nested(&config(), &CONTEXT, &plain), Err(SteError::NoStage1));
+    for at in [0x4000_0020, 0x4000_0001, 1 << 39, 1 << 52, !63] {
+        let at = Ipa::new(at);
+        let made = Ste::nested(&config(), &ContextTable { at, ..CONTEXT }, &features());
+        assert_eq!(made, Err(SteError::Context { at, ipa_bits: 39 }));
+    }
+    let roots = S2Config { root: PhysAddr::new(0), ..config() };
+    assert!(matches!(Ste::nested(&roots, &CONTEXT, &features()), Err(SteError::Root { .. })));
+}
+
+proptest! {
+    /// Would miss: a guest's value that reaches a field which is not its own.
+    #[test]
+    fn a_guest_decides_the_pointer_and_its_attributes_alone(
+        at in any::<u64>(), inner in any::<u8>(), outer in any::<u8>(), shareability in any::<u8>(),
+    ) {
+        let at = if at & 1 == 0 { at & 0x7f_ffff_ffc0 } else { at };
+        let context = ContextTable { at: Ipa::new(at), inner, outer, shareability };
+        let base = Ste::nested(&config(), &CONTEXT, &features()).expect("an entry");
+        if let Ok(ste) = Ste::nested(&config(), &context, &features()) {
+            let differing: [u64; 8] = core::array::from_fn(|word| ste.words()[word] ^ base.words()[word]);
+            prop_assert_eq!(differing[0] & !0x7f_ffff_ffc0, 0);
+            prop_assert_eq!(differing[1] & !0xfc, 0);
+            prop_assert_eq!(&differing[2..], &[0; 6]);
+        } else {
+            prop_assert!(at & 63 != 0 || at >> 39 != 0);
+        }
+    }
 }

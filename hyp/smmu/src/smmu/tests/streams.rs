@@ -109,14 +109,14 @@ fn what_cannot_be_attached_changes_nothing() {
     let nic = StreamId(0x8);
     let before = model.executed(SYNC);
     let wide = S2Config { ipa_bits: 40, ..good.s2 };
-    assert!(matches!(smmu.attach(nic, &wide), Err(Error::Stage2(_))));
+    assert!(matches!(smmu.attach(nic, &wide), Err(Error::Entry(_))));
     let unaligned = S2Config { root: PhysAddr::new(0x4000_0800), ..good.s2 };
-    assert!(matches!(smmu.attach(nic, &unaligned), Err(Error::Stage2(_))));
+    assert!(matches!(smmu.attach(nic, &unaligned), Err(Error::Entry(_))));
     let far = S2Config { root: PhysAddr::new(1 << 44), ..good.s2 };
-    assert!(matches!(smmu.attach(nic, &far), Err(Error::Stage2(_))));
+    assert!(matches!(smmu.attach(nic, &far), Err(Error::Entry(_))));
     let vmid = Vmid::new(256).expect("a vmid");
     let vmid16 = S2Config { vmid, ..good.s2 };
-    assert!(matches!(smmu.attach(nic, &vmid16), Err(Error::Stage2(_))), "8-bit vmids");
+    assert!(matches!(smmu.attach(nic, &vmid16), Err(Error::Entry(_))), "8-bit vmids");
     let past = StreamId(0x400);
     assert_eq!(smmu.attach(past, &good.s2), Err(Error::StreamOutOfRange { stream: past, last: 0x3ff }));
     assert_eq!(model.executed(SYNC), before);
