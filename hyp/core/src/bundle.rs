@@ -6,6 +6,7 @@
 mod checksum;
 mod dmamap;
 mod error;
+mod nested;
 mod read;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -22,6 +23,7 @@ pub use self::{
         Strategy as DmamapStrategy, TABLES_MAX,
     },
     error::{BundleError, DmamapFault, LoadRecordKey, RecordError},
+    nested::NestedFlush,
     read::Bundle,
     vm::Vm,
 };
@@ -30,7 +32,7 @@ use crate::vplat::DEVICES_MAX;
 /// First eight bytes of a bundle.
 pub const MAGIC: [u8; 8] = *b"BULKHEAD";
 /// Format version; another one is refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of a name, padded with zeros.
 pub const NAME_BYTES: usize = 16;
 /// Most things loaded into one VM: kernel, initrd, DTB, one spare.
@@ -98,6 +100,10 @@ pub struct VmRecord {
     pub devices: [DeviceRecord; DEVICES_MAX],
     /// Its DMA maps; all zero for a VM without.
     pub dmamap: DmamapRecord,
+    /// A place in [`NestedFlush::ALL`]; 0 for a VM without a stage 1 of its own.
+    pub nested_flush: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Bits of [`VmRecord::flags`].
@@ -136,4 +142,6 @@ pub mod dma_mode {
     pub const IDENTITY: u32 = 0;
     /// Stage 2 alone, holding what the guest's DMA maps hold.
     pub const DMAMAP: u32 = 1;
+    /// The guest's own stage 1, behind a virtual SMMU, under stage 2.
+    pub const NESTED: u32 = 2;
 }

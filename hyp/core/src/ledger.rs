@@ -20,7 +20,7 @@ pub use self::{
 };
 use crate::{
     addr::{AddrRange, PhysAddr},
-    bundle::{Bundle, Dmamap, Vm},
+    bundle::{Bundle, Dmamap, NestedFlush, Vm},
     ids::{CpuId, PciFunction, StreamKey, VmId, Vmid},
     machine::{Interrupt, Machine},
     name::Name,
@@ -33,6 +33,8 @@ use crate::{
 pub struct SmmuAbility {
     /// Whether it has stage 2 (SMMU_IDR0.S2P).
     pub has_stage2: bool,
+    /// Whether it has stage 1 (SMMU_IDR0.S1P), which can be nested.
+    pub has_stage1: bool,
     /// Output address bits (SMMU_IDR5.OAS).
     pub output_bits: u8,
     /// Bits of a StreamID (SMMU_IDR1.SIDSIZE).
@@ -71,6 +73,8 @@ pub struct VmPlan {
     pub devices: Vec<DevicePlan, DEVICES_MAX>,
     /// Its DMA maps; `None` when its devices reach its RAM as it is.
     pub dmamap: Option<Dmamap>,
+    /// What the invalidations of its own stage 1 become; `None` without a virtual SMMU.
+    pub nested: Option<NestedFlush>,
 }
 
 /// A device of a VM.
@@ -129,7 +133,7 @@ impl Ledger {
         let ram = place::place(self, vm, inventory)?;
         device::check_reach(&devices, ram, inventory)?;
         let (id, name) = (vm.id(), vm.full_name());
-        Ok(VmPlan { id, name, vmid: Vmid::of(id), ram, cpus, devices, dmamap: vm.dmamap() })
+        Ok(VmPlan { id, name, vmid: Vmid::of(id), ram, cpus, devices, dmamap: vm.dmamap(), nested: vm.nested() })
     }
 
     fn plan_cpus(&self, vm: &Vm, machine: &Machine) -> Result<Vec<CpuId, VCPUS_MAX>, PlanError> {

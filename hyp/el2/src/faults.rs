@@ -7,7 +7,7 @@ use bulkhead_core::{
 use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
 use log::{error, warn};
 
-use crate::{lock::Mutex, smmu, time, vm, vm::Vm};
+use crate::{lock::Mutex, smmu, time, vm, vm::Vm, vsmmu};
 
 /// Events handled at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
@@ -28,7 +28,16 @@ pub fn event_interrupt(id: SmmuId) {
 
 /// Handles what is in the queue. Whether there is more.
 fn poll(id: SmmuId) -> bool {
-    let polled = smmu::with(id, |driver| driver.poll_events(EVENTS_AT_A_TIME, |event, owner| report(id, event, owner)));
+    // Delivered once the driver is let go: a virtual SMMU's lock comes before a physical one's.
+    let mut for_guests = vsmmu::Records::new();
+    let polled = smmu::with(id, |driver| {
+        driver.poll_events(EVENTS_AT_A_TIME, |event, owner| {
+            if !vsmmu::collect(id, event, &mut for_guests) {
+                report(id, event, owner);
+            }
+        })
+    });
+    vsmmu::deliver(&for_guests);
     let Some(polled) = polled else { return false };
     if polled.has_overflowed {
         warn!("smmu {}: the event queue overflowed, faults were lost", id.0);

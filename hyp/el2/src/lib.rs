@@ -46,3 +46,4 @@ pub mod uart;
 pub mod virtio;
 pub mod virtual_gic;
 pub mod vm;
+pub mod vsmmu;

@@ -217,6 +217,9 @@ fn reset_devices(vm: &Vm) {
     let mut serial = vm.serial.lock();
     serial.uart.reset();
     drop(serial);
+    if let Some(vsmmu) = &vm.vsmmu {
+        vsmmu.lock().reset();
+    }
     for device in vm.devices() {
         let Some(home) = vm.cpus().next() else { return };
         if let Some(interrupt) = device.interrupt

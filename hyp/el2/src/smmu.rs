@@ -126,6 +126,51 @@ pub fn with<R>(id: SmmuId, f: impl FnOnce(&mut Driver) -> R) -> Option<R> {
     SMMUS.get(usize::from(id.0))?.lock().as_mut().map(f)
 }
 
+/// Why an SMMU did not flush.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[repr(u64)]
+pub enum NotFlushed {
+    /// What the driver says.
+    #[error(transparent)]
+    Smmu(#[from] bulkhead_smmu::Error),
+    /// No driver: no VM has a device behind it.
+    #[error("smmu {0} is not in use")]
+    NotInUse(u8),
+}
+
+/// Runs a part of a flush on an SMMU's driver.
+///
+/// # Errors
+/// What the driver says, or that there is none.
+pub fn flush_with<R>(
+    id: SmmuId,
+    f: impl FnOnce(&mut Driver) -> Result<R, bulkhead_smmu::Error>,
+) -> Result<R, NotFlushed> {
+    // By `match`: `?` would have tickets copied, byte by byte.
+    match with(id, f) {
+        Some(Ok(done)) => Ok(done),
+        Some(Err(error)) => Err(NotFlushed::Smmu(error)),
+        None => Err(NotFlushed::NotInUse(id.0)),
+    }
+}
+
+/// Waits for a flush. The lock is let go between two looks, so that others can submit meanwhile. The driver bounds the wait.
+///
+/// # Errors
+/// The SMMU did not do it in time, or refused it.
+pub fn wait(id: SmmuId, mut ticket: Ticket) -> Result<Synced, NotFlushed> {
+    loop {
+        if let Some(synced) = redeem(id, &ticket) {
+            return Ok(synced);
+        }
+        let polled = flush_with(id, |driver| driver.poll(&mut ticket).map_err(|failed| driver.reason(&failed)));
+        if let Some(synced) = polled? {
+            return Ok(synced);
+        }
+        core::hint::spin_loop();
+    }
+}
+
 /// Puts every stream of every SMMU in abort by registers alone: no lock, no memory, bounded. How many there are.
 pub fn abort_all() -> usize {
     for hardware in BASES.iter().filter_map(spin::Once::get) {

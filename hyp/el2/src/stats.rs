@@ -20,12 +20,14 @@ pub enum Reason {
     Call = 5,
     /// HVC or SMC for DMA maps.
     Dma = 6,
+    /// An access to the virtual SMMU.
+    Smmu = 7,
     /// Anything else.
-    Other = 7,
+    Other = 8,
 }
 
 /// Names of the reasons, in order.
-pub const NAMES: [&str; 8] = ["irq", "gic", "uart", "pci", "sysreg", "call", "dma", "other"];
+pub const NAMES: [&str; 9] = ["irq", "gic", "uart", "pci", "sysreg", "call", "dma", "smmu", "other"];
 
 /// Counters that one CPU writes and any CPU reads.
 pub struct Exits {

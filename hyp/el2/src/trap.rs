@@ -115,7 +115,7 @@ pub extern "C" fn guest_exit(frame: &mut TrapFrame, kind: u64) {
     }
     let ticks = time::ticks_relaxed().wrapping_sub(begin);
     cpu.exits.add_el2_ticks(ticks);
-    if reason == Reason::Dma {
+    if matches!(reason, Reason::Dma | Reason::Smmu) {
         cpu.calls.note(ticks, instructions::now().wrapping_sub(instructions).into());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Locks, outermost first: `psci`, `serial` and `bridge` come before anything else; then `lrs` of the own CPU before `vgic`;
 //! `bridge` before an SMMU's driver, the configuration space and `tables`; a channel of DMA maps, which is only tried for,
-//! before an SMMU's driver and the space of the maps; an SMMU's driver before the frame pool, the last fault, the space of
+//! before an SMMU's driver and the space of the maps; a virtual SMMU before the physical ones' drivers; an SMMU's driver before the frame pool, the last fault, the space of
 //! the maps and the console. None is held across an eret.
 
 use core::{
@@ -32,6 +32,7 @@ use spin::Once;
 
 use crate::{
     bridge::Bridge, guest_memory::GuestRam, lock::Mutex, percpu, percpu::Task, reach::Reach, tables::GuestTables,
+    vsmmu::VirtualSmmu,
 };
 
 /// A passed-through function.
@@ -144,6 +145,8 @@ pub struct Vm {
     pub serial: Mutex<Serial>,
     /// The virtual PCI bridge.
     pub bridge: Mutex<Bridge>,
+    /// The virtual SMMU, if its devices are nested.
+    pub vsmmu: Option<Mutex<VirtualSmmu>>,
     /// Power states of the vCPUs.
     pub psci: Mutex<Psci>,
     /// CNTVOFF_EL2 of its vCPUs.
@@ -174,6 +177,8 @@ pub struct Parts {
     pub ram: Flushed<GuestRam>,
     /// The virtual PCI bridge.
     pub bridge: Bridge,
+    /// The virtual SMMU, if its devices are nested.
+    pub vsmmu: Option<VirtualSmmu>,
     /// The virtual GIC, its lines linked.
     pub vgic: Vgic,
     /// Power states.
@@ -199,6 +204,7 @@ impl Vm {
             vgic: Mutex::new(parts.vgic),
             serial: Mutex::new(Serial { uart: Vuart::new(), line: LineBuffer::new(), last_output: 0 }),
             bridge: Mutex::new(parts.bridge),
+            vsmmu: parts.vsmmu.map(Mutex::new),
             psci: Mutex::new(parts.psci),
             counter_offset: AtomicU64::new(0),
             boots: AtomicU64::new(0),

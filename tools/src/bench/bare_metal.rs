@@ -34,6 +34,7 @@ impl Bench<'_> {
             autostart: true,
             devices: vec![DeviceSection { pci: "0000:00:02.0".to_owned(), dma: dma.to_owned() }],
             dmamap,
+            nested: None,
         };
         let manifest = Manifest {
             machine: MachineSection { poweroff_when_all_stopped: true, ..MachineSection::default() },

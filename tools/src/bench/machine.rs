@@ -89,6 +89,7 @@ impl Bench<'_> {
             autostart: true,
             devices: SLOTS.into_iter().take(guest.nics).map(device).collect(),
             dmamap: None,
+            nested: None,
         };
         let manifest = Manifest {
             machine: MachineSection { poweroff_when_all_stopped: true, stage2: guest.stage2 },

@@ -5,7 +5,8 @@ use bulkhead_core::{
     ids::IntId,
     vplat::{
         ECAM_BASE, ECAM_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE, INTX_INTID_BASE, INTX_PINS, PCI_MEM_BASE,
-        PCI_MEM_SIZE, PTIMER_INTID, RAM_BASE, UART_BASE, UART_INTID, UART_SIZE, VTIMER_INTID, vcpu_mpidr,
+        PCI_MEM_SIZE, PTIMER_INTID, RAM_BASE, UART_BASE, UART_INTID, UART_SIZE, VSMMU_BASE, VSMMU_EVENTQ_INTID,
+        VSMMU_GERROR_INTID, VSMMU_SIZE, VSMMU_SYNC_INTID, VTIMER_INTID, vcpu_mpidr,
     },
 };
 use dtoolkit::{
@@ -15,8 +16,10 @@ use dtoolkit::{
 
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
+const PHANDLE_SMMU: u32 = 3;
 const SPI: u32 = 0;
 const PPI: u32 = 1;
+const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 const LEVEL_LOW: u32 = 8;
 /// The PL011's reference clock in Hz.
@@ -42,6 +45,8 @@ pub struct GuestTree<'a> {
     pub rng_seed: Seed,
     /// Whether the VM has any PCI function: without one it gets no host bridge.
     pub has_pci: bool,
+    /// Whether a virtual SMMU is in front of those.
+    pub has_smmu: bool,
 }
 
 impl GuestTree<'_> {
@@ -57,8 +62,11 @@ impl GuestTree<'_> {
         for child in [self.chosen(), self.memory(), self.cpus(), psci(), timer(), self.gic(), clock(), uart()] {
             root.add_child(child);
         }
+        if self.has_smmu {
+            root.add_child(smmu());
+        }
         if self.has_pci {
-            root.add_child(pci());
+            root.add_child(pci(self.has_smmu));
         }
         tree.to_dtb()
     }
@@ -155,7 +163,21 @@ fn uart() -> DeviceTreeNode {
     uart
 }
 
-fn pci() -> DeviceTreeNode {
+/// The binding `arm,smmu-v3`.
+fn smmu() -> DeviceTreeNode {
+    let mut smmu = node(&format!("iommu@{:x}", VSMMU_BASE.as_u64()));
+    set(&mut smmu, "compatible", "arm,smmu-v3");
+    set(&mut smmu, "reg", cells64([VSMMU_BASE.as_u64(), VSMMU_SIZE]));
+    let lines = [VSMMU_EVENTQ_INTID, VSMMU_GERROR_INTID, VSMMU_SYNC_INTID];
+    set(&mut smmu, "interrupts", lines.iter().flat_map(|&line| [SPI, spi(line), EDGE_RISING]).collect::<Vec<u32>>());
+    set(&mut smmu, "interrupt-names", ["eventq", "gerror", "cmdq-sync"].as_slice());
+    set(&mut smmu, "#iommu-cells", 1u32);
+    flag(&mut smmu, "dma-coherent");
+    set(&mut smmu, "phandle", PHANDLE_SMMU);
+    smmu
+}
+
+fn pci(has_smmu: bool) -> DeviceTreeNode {
     let mut pci = node(&format!("pcie@{:x}", ECAM_BASE.as_u64()));
     set(&mut pci, "compatible", "pci-host-ecam-generic");
     set(&mut pci, "device_type", "pci");
@@ -168,6 +190,10 @@ fn pci() -> DeviceTreeNode {
     let window = cells64([PCI_MEM_BASE.as_u64(), PCI_MEM_BASE.as_u64(), PCI_MEM_SIZE]);
     set(&mut pci, "ranges", [vec![PCI_SPACE_MEM32], window].concat());
     flag(&mut pci, "dma-coherent");
+    if has_smmu {
+        // StreamIDs are requester IDs: those of bus 0.
+        set(&mut pci, "iommu-map", [0, PHANDLE_SMMU, 0, 0x100]);
+    }
     // The virtual bridge does not swizzle: the pin alone chooses the line, whatever the slot.
     set(&mut pci, "interrupt-map-mask", [0u32, 0, 0, 7]);
     let lines = (0..INTX_PINS).flat_map(|pin| {

@@ -3,6 +3,7 @@
 mod devices;
 mod dmamap;
 mod memory;
+mod nested;
 mod payload;
 
 use bulkhead_core::{
@@ -55,6 +56,8 @@ pub struct CheckedVm {
     pub devices: Vec<DeviceRecord>,
     /// Its DMA maps; all zero without.
     pub dmamap: DmamapRecord,
+    /// A place in `NestedFlush::ALL`; 0 without a virtual SMMU.
+    pub nested_flush: u32,
 }
 
 /// What a manifest needs from outside of itself.
@@ -116,6 +119,7 @@ fn check_vm(section: &VmSection, files: &dyn Files, problems: &mut Vec<Problem>)
     let ram = ram_bytes.and_then(|bytes| AddrRange::new(RAM_BASE, bytes));
     let devices = devices::records(section, problems);
     let dmamap = dmamap::record(section, problems);
+    let nested_flush = nested::flush(section, problems);
     let payload = payload::load(section, ram, files, problems);
     let cpus: Option<Vec<u8>> = section.cpus.iter().map(|&cpu| u8::try_from(cpu).ok()).collect();
     Some(CheckedVm {
@@ -127,6 +131,7 @@ fn check_vm(section: &VmSection, files: &dyn Files, problems: &mut Vec<Problem>)
         payload: payload?,
         devices: devices?,
         dmamap: dmamap?,
+        nested_flush: nested_flush?,
     })
 }
 

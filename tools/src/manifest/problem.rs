@@ -233,7 +233,7 @@ pub enum Problem {
         owner: String,
     },
     /// A mode that does not exist.
-    #[error("vm {vm}: device {device}: dma {mode:?} is not a mode: write \"identity\" or \"dmamap\"")]
+    #[error("vm {vm}: device {device}: dma {mode:?} is not a mode: write \"identity\", \"dmamap\" or \"nested\"")]
     DmaMode {
         /// The VM.
         vm: String,
@@ -244,13 +244,17 @@ pub enum Problem {
     },
     /// Two modes in one VM: its devices share one table.
     #[error(
-        "vm {vm}: device {device} has dma \"identity\" beside devices with \"dmamap\": give all devices of a VM one mode"
+        "vm {vm}: device {device} has dma {mode:?} beside devices with {first:?}: give all devices of a VM one mode"
     )]
     MixedDma {
         /// The VM.
         vm: String,
         /// The device, as written.
         device: String,
+        /// Its mode.
+        mode: String,
+        /// The first device's.
+        first: String,
     },
     /// Settings that no device uses.
     #[error("vm {vm}: [vm.dmamap] is given, but no device has dma = \"dmamap\": write that, or leave the table out")]
@@ -258,8 +262,14 @@ pub enum Problem {
         /// The VM.
         vm: String,
     },
+    /// Settings that no device uses.
+    #[error("vm {vm}: [vm.nested] is given, but no device has dma = \"nested\": write that, or leave the table out")]
+    NestedUnused {
+        /// The VM.
+        vm: String,
+    },
     /// A strategy or a flush policy that does not exist.
-    #[error("vm {vm}: dmamap.{key} {text:?} is unknown: write one of {known}")]
+    #[error("vm {vm}: {key} {text:?} is unknown: write one of {known}")]
     DmamapName {
         /// The VM.
         vm: String,

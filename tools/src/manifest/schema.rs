@@ -71,6 +71,17 @@ pub struct VmSection {
     /// Its DMA maps, when its devices have `dma = "dmamap"`. Default: the defaults of each setting.
     #[serde(default)]
     pub dmamap: Option<DmamapSection>,
+    /// Its virtual SMMU, when its devices have `dma = "nested"`. Default: the defaults of each setting.
+    #[serde(default)]
+    pub nested: Option<NestedSection>,
+}
+
+/// `[vm.nested]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NestedSection {
+    /// What the guest's invalidations become: `auto`, `page`, `range`, `context`, `each`. Default: `auto`.
+    pub flush: Option<String>,
 }
 
 /// `[vm.dmamap]`.
@@ -97,7 +108,7 @@ pub struct DmamapSection {
 pub struct DeviceSection {
     /// PCI function as `SSSS:BB:DD.F`, in hexadecimal.
     pub pci: String,
-    /// How its DMA is translated: `identity` or `dmamap`, one for all devices of a VM. Default: `identity`.
+    /// How its DMA is translated: `identity`, `dmamap` or `nested`, one for all devices of a VM. Default: `identity`.
     #[serde(default = "identity")]
     pub dma: String,
 }

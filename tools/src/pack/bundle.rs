@@ -85,6 +85,8 @@ fn record(vm: &CheckedVm, blobs: &mut Blobs) -> Result<VmRecord> {
         loads,
         devices,
         dmamap: vm.dmamap,
+        nested_flush: vm.nested_flush,
+        reserved: 0,
     })
 }
 

@@ -108,7 +108,7 @@ pub enum RecordError {
     #[error("device {0} is given twice: list it once")]
     DuplicateDevice(PciFunction),
     /// A DMA mode that this version does not have.
-    #[error("device {0} has dma mode {1}: use dma = \"identity\" or \"dmamap\"")]
+    #[error("device {0} has dma mode {1}: use dma = \"identity\", \"dmamap\" or \"nested\"")]
     UnknownDmaMode(PciFunction, u32),
     /// Two DMA modes in one VM: its devices share one table.
     #[error("devices {0} and {1} have different dma modes: give all devices of a vm one")]
@@ -119,6 +119,12 @@ pub enum RecordError {
     /// Settings of DMA maps, which no device uses.
     #[error("has settings of dma maps, but no device with dma = \"dmamap\": leave [vm.dmamap] out")]
     DmamapUnused,
+    /// A flush policy of a virtual SMMU that this version does not have.
+    #[error("nested flush {0} is unknown: pack the bundle again with the same release")]
+    UnknownNestedFlush(u32),
+    /// Settings of a virtual SMMU, which no device uses.
+    #[error("has settings of a virtual smmu, but no device with dma = \"nested\": leave [vm.nested] out")]
+    NestedUnused,
 }
 
 /// What is wrong with the settings of a VM's DMA maps.

@@ -34,6 +34,8 @@ pub fn record(name: &str) -> VmRecord {
         loads,
         devices,
         dmamap: DmamapRecord::default(),
+        nested_flush: 0,
+        reserved: 0,
     }
 }
 

@@ -25,7 +25,7 @@ fn fault(change: impl FnOnce(&mut VmRecord)) -> RecordError {
 
 #[test]
 fn layout_has_no_padding() {
-    assert_eq!((size_of::<Header>(), size_of::<VmRecord>()), (40, 256));
+    assert_eq!((size_of::<Header>(), size_of::<VmRecord>()), (40, 264));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn refuses_each_bad_record() {
     assert!(matches!(fault(|r| r.loads[1].ipa = r.loads[0].ipa + 4), RecordError::LoadsOverlap(..)));
     let function = PciFunction::from_routing_id(0, 8);
     assert_eq!(fault(|r| r.devices[1].routing_id = 8), RecordError::DuplicateDevice(function));
-    assert_eq!(fault(|r| r.devices[0].dma_mode = 2), RecordError::UnknownDmaMode(function, 2));
+    assert_eq!(fault(|r| r.devices[0].dma_mode = 3), RecordError::UnknownDmaMode(function, 3));
 }
 
 /// Would miss: a VM with RAM and maps in one table, or settings that nobody reads and that say otherwise.
@@ -127,6 +127,8 @@ fn refuses_bad_dma_maps() {
     let maps = DmamapRecord { maps: 16, tables: 4, ..DmamapRecord::default() };
     assert_eq!(fault(|r| r.devices[1].dma_mode = dma_mode::DMAMAP), RecordError::MixedDmaModes(one, two));
     assert_eq!(fault(|r| r.dmamap = maps), RecordError::DmamapUnused);
+    assert_eq!(fault(|r| r.nested_flush = 1), RecordError::NestedUnused);
+    assert_eq!(fault(|r| r.nested_flush = 5), RecordError::UnknownNestedFlush(5));
     let both = |record: &mut VmRecord| record.devices[..2].iter_mut().for_each(|device| device.dma_mode = 1);
     let too_few = DmamapFault::OutOfRange { key: "maps", value: 0, max: 16_384 };
     assert_eq!(fault(both), RecordError::Dmamap(too_few));

@@ -1,8 +1,8 @@
 //! One VM's record, checked.
 
 use super::{
-    DeviceRecord, Dmamap, DmamapRecord, LOADS_MAX, LoadRecord, PLACE_ANYWHERE, VmRecord, dma_mode, error::RecordError,
-    vm_flags,
+    DeviceRecord, Dmamap, DmamapRecord, LOADS_MAX, LoadRecord, NestedFlush, PLACE_ANYWHERE, VmRecord, dma_mode,
+    error::RecordError, vm_flags,
 };
 use crate::{
     addr::{AddrRange, BLOCK_2M, Ipa, PAGE_SIZE, PhysAddr},
@@ -19,6 +19,7 @@ pub struct Vm {
     ram: AddrRange<Ipa>,
     record: VmRecord,
     dmamap: Option<Dmamap>,
+    nested: Option<NestedFlush>,
 }
 
 impl Vm {
@@ -43,12 +44,14 @@ impl Vm {
         if in_use(&record.devices, record.device_count).is_none() {
             return Err(RecordError::TooManyDevices(record.device_count));
         }
-        let mut vm = Self { id, name, ram, record, dmamap: None };
+        let mut vm = Self { id, name, ram, record, dmamap: None, nested: None };
         vm.check_cpus()?;
         vm.check_addresses()?;
         vm.check_loads(records_end, total)?;
         vm.check_devices()?;
-        vm.dmamap = vm.check_dmamap()?;
+        let mode = vm.check_mode()?;
+        vm.dmamap = vm.check_dmamap(mode)?;
+        vm.nested = vm.check_nested(mode)?;
         Ok(vm)
     }
 
@@ -100,7 +103,7 @@ impl Vm {
             if self.devices().iter().take(place).any(|other| other.function() == function) {
                 return Err(RecordError::DuplicateDevice(function));
             }
-            if !matches!(device.dma_mode, dma_mode::IDENTITY | dma_mode::DMAMAP) {
+            if !matches!(device.dma_mode, dma_mode::IDENTITY | dma_mode::DMAMAP | dma_mode::NESTED) {
                 return Err(RecordError::UnknownDmaMode(function, device.dma_mode));
             }
         }
@@ -108,12 +111,16 @@ impl Vm {
     }
 
     /// All devices of a VM share one table: it holds the VM's RAM, or what its maps hold.
-    fn check_dmamap(&self) -> Result<Option<Dmamap>, RecordError> {
+    fn check_mode(&self) -> Result<u32, RecordError> {
         let mode = self.devices().first().map_or(dma_mode::IDENTITY, |device| device.dma_mode);
         if let Some(other) = self.devices().iter().find(|device| device.dma_mode != mode) {
             let first = self.devices().first().unwrap_or(other);
             return Err(RecordError::MixedDmaModes(first.function(), other.function()));
         }
+        Ok(mode)
+    }
+
+    fn check_dmamap(&self, mode: u32) -> Result<Option<Dmamap>, RecordError> {
         if mode == dma_mode::DMAMAP {
             return Ok(Some(Dmamap::check(&self.record.dmamap)?));
         }
@@ -121,6 +128,17 @@ impl Vm {
             return Err(RecordError::DmamapUnused);
         }
         Ok(None)
+    }
+
+    fn check_nested(&self, mode: u32) -> Result<Option<NestedFlush>, RecordError> {
+        let number = self.record.nested_flush;
+        let place = usize::try_from(number).unwrap_or(usize::MAX);
+        match NestedFlush::ALL.get(place) {
+            Some(flush) if mode == dma_mode::NESTED => Ok(Some(*flush)),
+            Some(_) if number == 0 => Ok(None),
+            Some(_) => Err(RecordError::NestedUnused),
+            None => Err(RecordError::UnknownNestedFlush(number)),
+        }
     }
 
     /// Its place in the bundle.
@@ -176,6 +194,11 @@ impl Vm {
     /// Its DMA maps; `None` for a VM whose devices reach its RAM as it is.
     pub const fn dmamap(&self) -> Option<Dmamap> {
         self.dmamap
+    }
+
+    /// What the invalidations of its own stage 1 become; `None` for a VM without a virtual SMMU.
+    pub const fn nested(&self) -> Option<NestedFlush> {
+        self.nested
     }
 
     /// Passed-through devices, in order.

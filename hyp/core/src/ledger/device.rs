@@ -18,7 +18,7 @@ pub fn plan(ledger: &Ledger, vm: &Vm, inventory: &Inventory<'_>) -> Result<Vec<D
     for (virtual_device, record) in (FIRST_PCI_DEVICE..).zip(vm.devices()) {
         let function = record.function();
         check_function(ledger, vm, inventory, function)?;
-        let stream = check_stream(inventory, function)?;
+        let stream = check_stream(inventory, function, vm.nested().is_some())?;
         let interrupt = match line_of(inventory, function) {
             Some(physical) => Some(check_line(ledger, &plans, inventory.machine, function, physical)?),
             None => None,
@@ -63,13 +63,16 @@ fn check_group(records: &[DeviceRecord], devices: &[PciDevice], device: &PciDevi
     }
 }
 
-fn check_stream(inventory: &Inventory<'_>, function: PciFunction) -> Result<StreamKey, PlanError> {
+fn check_stream(inventory: &Inventory<'_>, function: PciFunction, is_nested: bool) -> Result<StreamKey, PlanError> {
     let key = inventory.machine.stream_of(function).ok_or(PlanError::NoStream(function))?;
     let smmu = key.smmu.0;
     let ability = inventory.smmus.get(usize::from(smmu)).copied().flatten();
     let ability = ability.ok_or(PlanError::SmmuUnusable { function, smmu })?;
     if !ability.has_stage2 {
         return Err(PlanError::NoStage2 { function, smmu });
+    }
+    if is_nested && !ability.has_stage1 {
+        return Err(PlanError::NoStage1 { function, smmu });
     }
     if u64::from(key.stream.0) >> ability.stream_bits.min(32) != 0 {
         return Err(PlanError::StreamTooLarge { function, key, bits: ability.stream_bits });

@@ -105,6 +105,16 @@ pub enum PlanError {
         /// The SMMU.
         smmu: u8,
     },
+    /// A stage 1 of the guest's own where hardware has none.
+    #[error(
+        "device {function} is behind smmu {smmu}, which has no stage 1 to nest: use dma = \"virtio-iommu\" or \"identity\""
+    )]
+    NoStage1 {
+        /// The device.
+        function: PciFunction,
+        /// The SMMU.
+        smmu: u8,
+    },
     /// An SMMU that cannot put out the addresses of the VM's RAM.
     #[error(
         "memory up to {end:#x} is past the {bits} address bits of smmu {smmu}, which device {function} is behind: place it lower"

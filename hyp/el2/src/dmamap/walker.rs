@@ -7,25 +7,13 @@ use bulkhead_core::{
 use bulkhead_dma::flush::{Command, Invalidate, SyncWitness, Work};
 use bulkhead_smmu::{Invalidation, Mark, Synced, Ticket};
 
-use crate::smmu;
+use crate::smmu::{self, NotFlushed};
 
 /// One SMMU of a VM, for one flush.
 pub struct Walker {
     smmu: SmmuId,
     vmid: Vmid,
     mark: Mark,
-}
-
-/// Why an SMMU did not flush.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[repr(u64)]
-pub enum WalkerError {
-    /// What the driver says.
-    #[error(transparent)]
-    Smmu(#[from] bulkhead_smmu::Error),
-    /// No driver: no VM has a device behind it.
-    #[error("smmu {0} is not in use")]
-    NotInUse(u8),
 }
 
 /// A completed CMD_SYNC.
@@ -46,28 +34,21 @@ impl Walker {
         Self { smmu, vmid, mark: smmu::mark(smmu) }
     }
 
-    fn with<R>(&self, f: impl FnOnce(&mut smmu::Driver) -> Result<R, bulkhead_smmu::Error>) -> Result<R, WalkerError> {
-        // By `match`: `?` would have tickets copied, byte by byte.
-        match smmu::with(self.smmu, f) {
-            Some(Ok(done)) => Ok(done),
-            Some(Err(error)) => Err(WalkerError::Smmu(error)),
-            None => Err(WalkerError::NotInUse(self.smmu.0)),
-        }
-    }
-
     /// Apart, so that a flush of one command needs no room for this.
     #[inline(never)]
-    fn submit_all(&self, what: impl Iterator<Item = Invalidation> + Clone) -> Result<Ticket, WalkerError> {
-        self.with(|driver| driver.submit_all(self.vmid, what).map_err(|failed| driver.reason(&failed)))
+    fn submit_all(&self, what: impl Iterator<Item = Invalidation> + Clone) -> Result<Ticket, NotFlushed> {
+        smmu::flush_with(self.smmu, |driver| {
+            driver.submit_all(self.vmid, what).map_err(|failed| driver.reason(&failed))
+        })
     }
 }
 
 impl Invalidate for Walker {
     type Ticket = Ticket;
     type Witness = Witness;
-    type Error = WalkerError;
+    type Error = NotFlushed;
 
-    fn submit(&mut self, work: &Work<'_>) -> Result<Ticket, WalkerError> {
+    fn submit(&mut self, work: &Work<'_>) -> Result<Ticket, NotFlushed> {
         let is_leaf = work.is_leaf();
         let invalidation = |command| match command {
             Command::Page { page } => Invalidation::Page { ipa: address(page), is_leaf },
@@ -77,25 +58,17 @@ impl Invalidate for Walker {
         match work.single() {
             Some(command) => {
                 let what = invalidation(command);
-                self.with(|driver| driver.submit(self.vmid, what, self.mark).map_err(|failed| driver.reason(&failed)))
+                smmu::flush_with(self.smmu, |driver| {
+                    driver.submit(self.vmid, what, self.mark).map_err(|failed| driver.reason(&failed))
+                })
             }
             None => self.submit_all(work.commands().map(invalidation)),
         }
     }
 
     /// The lock is let go between two looks, so that others can submit meanwhile. The driver bounds the wait.
-    fn wait(&mut self, mut ticket: Ticket) -> Result<Witness, WalkerError> {
-        loop {
-            if let Some(synced) = smmu::redeem(self.smmu, &ticket) {
-                return Ok(Witness(synced));
-            }
-            if let Some(synced) =
-                self.with(|driver| driver.poll(&mut ticket).map_err(|failed| driver.reason(&failed)))?
-            {
-                return Ok(Witness(synced));
-            }
-            core::hint::spin_loop();
-        }
+    fn wait(&mut self, ticket: Ticket) -> Result<Witness, NotFlushed> {
+        smmu::wait(self.smmu, ticket).map(Witness)
     }
 }
 

@@ -3,6 +3,7 @@
 use core::{fmt::Write, sync::atomic::Ordering::Relaxed};
 
 use bulkhead_core::ids::SmmuId;
+use bulkhead_dma::flush::{Stage1Counters, Stage1Tally};
 use heapless::String;
 
 use super::say;
@@ -79,6 +80,22 @@ pub fn smmus() {
             Some(has_access_flags) => translations(id, has_access_flags),
             None => say!("smmu {}: not in use", id.0),
         }
+    }
+    virtual_smmus();
+}
+
+/// Virtual SMMUs: what their guests asked for, and what the physical ones were told.
+fn virtual_smmus() {
+    for vm in vm::all() {
+        let Some(vsmmu) = &vm.vsmmu else { continue };
+        let Stage1Counters { guest, sent, syncs, nothing, switches } = vsmmu.lock().counters();
+        let calls: u64 = vm.cpus().map(|cpu| cpu.exits.of(stats::Reason::Smmu as usize)).sum();
+        say!("vm {}: smmu of its own, {calls} exits", vm.name());
+        for (what, tally) in [("the guest's commands", guest), ("sent", sent)] {
+            let Stage1Tally { page, range, asid, all } = tally;
+            say!("  {what}: page {page} range {range} asid {asid} all {all}");
+        }
+        say!("  batches {syncs}, empty ones {nothing}; policy switches {switches}");
     }
 }
 

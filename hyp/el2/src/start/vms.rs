@@ -2,6 +2,7 @@
 
 use bulkhead_core::{
     addr::{AddrRange, Ipa, PhysAddr},
+    bundle::NestedFlush,
     ledger::{Inventory, Kept, Ledger, SmmuAbility, VmPlan},
     machine::{Machine, SMMUS_MAX},
     pci::PciDevice,
@@ -12,6 +13,7 @@ use bulkhead_dma::DmaSpace;
 use bulkhead_vdev::{
     psci::{HostFacts, Psci},
     vgic::{LinkError, Vgic},
+    vsmmu::Ability,
 };
 use log::{error, info, warn};
 use smccc::arch::{SMCCC_ARCH_WORKAROUND_1, SMCCC_ARCH_WORKAROUND_2, SMCCC_ARCH_WORKAROUND_3};
@@ -27,6 +29,7 @@ use crate::{
     smmu, sysreg,
     tables::{GuestTables, Spares, TablesError},
     vm::{self, Device, Parts},
+    vsmmu::VirtualSmmu,
 };
 
 /// Why a VM that the ledger allows could not be made.
@@ -90,7 +93,8 @@ fn abilities(machine: &Machine) -> heapless::Vec<Option<SmmuAbility>, SMMUS_MAX>
         .map(|(id, _)| {
             smmu::with(id, |driver| {
                 let features = driver.features();
-                SmmuAbility { has_stage2: true, output_bits: features.oas_bits, stream_bits: features.sid_bits }
+                let (has_stage1, output_bits) = (features.has_stage1, features.oas_bits);
+                SmmuAbility { has_stage2: true, has_stage1, output_bits, stream_bits: features.sid_bits }
             })
         })
         .collect()
@@ -159,6 +163,7 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
         dma,
         ram,
         tables,
+        vsmmu: plan.nested.map(|flush| virtual_smmu(flush, plan)),
         vgic,
         psci: Psci::new(plan.cpus.len(), host),
     })
@@ -184,6 +189,29 @@ fn reach(plan: &VmPlan, ram: AddrRange<Ipa>, bits: (u8, u8), must_clean: bool) -
     }
     let parts = dmamap::Parts { id: plan.id, name: plan.name, vmid, settings, ram, phys, bits, smmus };
     Ok(Reach::Maps(Maps::new(parts)?))
+}
+
+/// What every SMMU of its devices can do.
+fn virtual_smmu(flush: NestedFlush, plan: &VmPlan) -> VirtualSmmu {
+    let most = Ability { has_asid16: true, is_terminate_only: true, has_range_invalidation: true, oas_bits: 48 };
+    let each = plan.devices.iter().filter_map(|device| {
+        smmu::with(device.grant.stream().smmu, |driver| {
+            let features = driver.features();
+            Ability {
+                has_asid16: features.has_asid16,
+                is_terminate_only: features.is_terminate_only,
+                has_range_invalidation: features.has_range_invalidation,
+                oas_bits: features.oas_bits,
+            }
+        })
+    });
+    let ability = each.fold(most, |all, one| Ability {
+        has_asid16: all.has_asid16 && one.has_asid16,
+        is_terminate_only: all.is_terminate_only && one.is_terminate_only,
+        has_range_invalidation: all.has_range_invalidation && one.has_range_invalidation,
+        oas_bits: all.oas_bits.min(one.oas_bits),
+    });
+    VirtualSmmu::new(flush, ability)
 }
 
 fn answer(function: u32) -> i32 {

@@ -11,7 +11,13 @@ use bulkhead_vdev::{
 };
 
 use super::{Stray, Trapped};
-use crate::{console, keyboard, stats::Reason, time, virtual_gic};
+use crate::{
+    console, keyboard,
+    lock::Mutex,
+    stats::Reason,
+    time, virtual_gic,
+    vsmmu::{self, VirtualSmmu},
+};
 
 /// An access to a virtual device.
 #[derive(Clone, Copy)]
@@ -64,6 +70,10 @@ pub fn data_abort(trapped: &mut Trapped<'_>, abort: &Abort) -> Reason {
         (Reason::Gic, redistributor(trapped, request(offset)))
     } else if let Some(offset) = offset_in(vplat::ECAM_BASE, vplat::ECAM_SIZE, ipa, width) {
         (Reason::Pci, ecam(trapped, request(offset)))
+    } else if let Some(vsmmu) = &trapped.vm.vsmmu
+        && let Some(offset) = offset_in(vplat::VSMMU_BASE, vplat::VSMMU_SIZE, ipa, width)
+    {
+        (Reason::Smmu, virtual_smmu(trapped, vsmmu, request(offset)))
     } else {
         trapped.end(format_args!("{what} {}", Stray(abort)));
         return Reason::Other;
@@ -84,6 +94,17 @@ impl Request {
         let value = if self.transfer.is_64_bit { extended } else { extended & 0xffff_ffff };
         trapped.frame.set(self.transfer.register, value);
     }
+}
+
+fn virtual_smmu(trapped: &mut Trapped<'_>, vsmmu: &'static Mutex<VirtualSmmu>, request: Request) -> Next {
+    if !request.is_write {
+        let value = vsmmu.lock().read(request.offset, request.width);
+        request.complete(trapped, value);
+        return Next::Skip;
+    }
+    let value = request.value(trapped);
+    let is_done = vsmmu::write(vsmmu, trapped.cpu, trapped.vm, (request.offset, request.width, value));
+    if is_done { Next::Skip } else { Next::Repeat }
 }
 
 fn distributor(trapped: &mut Trapped<'_>, request: Request) -> Next {

@@ -17,6 +17,12 @@ pub fn records(section: &VmSection, problems: &mut Vec<Problem>) -> Option<Vec<D
     if count > DEVICES_MAX {
         problems.push(Problem::TooManyDevices { vm: section.name.clone(), count });
     }
+    if let Some(first) = section.devices.first()
+        && let Some(other) = section.devices.iter().find(|device| device.dma != first.dma)
+    {
+        let (device, mode, first) = (other.pci.clone(), other.dma.clone(), first.dma.clone());
+        problems.push(Problem::MixedDma { vm: section.name.clone(), device, mode, first });
+    }
     // Every device is looked at before the first fault ends the list.
     let records: Vec<_> = section.devices.iter().map(|device| record(&section.name, device, problems)).collect();
     records.into_iter().collect()
@@ -30,6 +36,7 @@ fn record(vm: &str, device: &DeviceSection, problems: &mut Vec<Problem>) -> Opti
     let dma_mode = match device.dma.as_str() {
         "identity" => dma_mode::IDENTITY,
         "dmamap" => dma_mode::DMAMAP,
+        "nested" => dma_mode::NESTED,
         mode => {
             let (device, mode) = (device.pci.clone(), mode.to_owned());
             problems.push(Problem::DmaMode { vm: vm.to_owned(), device, mode });

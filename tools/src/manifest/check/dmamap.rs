@@ -19,9 +19,6 @@ const DEFERRED_MS: u32 = 10;
 pub fn record(section: &VmSection, problems: &mut Vec<Problem>) -> Option<DmamapRecord> {
     let vm = || section.name.clone();
     let uses_maps = section.devices.iter().any(|device| device.dma == "dmamap");
-    if let Some(other) = section.devices.iter().find(|device| uses_maps && device.dma == "identity") {
-        problems.push(Problem::MixedDma { vm: vm(), device: other.pci.clone() });
-    }
     match (&section.dmamap, uses_maps) {
         (None, false) => Some(DmamapRecord::default()),
         (Some(_), false) => {
@@ -34,8 +31,8 @@ pub fn record(section: &VmSection, problems: &mut Vec<Problem>) -> Option<Dmamap
 
 fn compile(vm: &str, settings: &DmamapSection, problems: &mut Vec<Problem>) -> Option<DmamapRecord> {
     let strategies = DmamapStrategy::ALL.map(DmamapStrategy::name);
-    let strategy = name(vm, "strategy", settings.strategy.as_deref(), &strategies, problems);
-    let flush = name(vm, "flush", settings.flush.as_deref(), &DmamapFlush::NAMES, problems);
+    let strategy = name(vm, "dmamap.strategy", settings.strategy.as_deref(), &strategies, problems);
+    let flush = name(vm, "dmamap.flush", settings.flush.as_deref(), &DmamapFlush::NAMES, problems);
     let mut number = |key, value: Option<u64>, default, max| match value {
         None => Some(default),
         Some(value) => {
@@ -68,7 +65,13 @@ fn compile(vm: &str, settings: &DmamapSection, problems: &mut Vec<Problem>) -> O
 }
 
 /// The place of a name among those that there are; the first one is the default.
-fn name(vm: &str, key: &'static str, text: Option<&str>, known: &[&str], problems: &mut Vec<Problem>) -> Option<u32> {
+pub(super) fn name(
+    vm: &str,
+    key: &'static str,
+    text: Option<&str>,
+    known: &[&str],
+    problems: &mut Vec<Problem>,
+) -> Option<u32> {
     let Some(text) = text else { return Some(0) };
     let place = known.iter().position(|name| *name == text);
     if place.is_none() {

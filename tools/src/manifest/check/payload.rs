@@ -7,7 +7,7 @@ use bulkhead_core::{
 
 use super::{
     super::{problem::Problem, schema::VmSection},
-    Files,
+    Files, nested,
 };
 use crate::guest::dtb::{GuestTree, Seed};
 
@@ -78,6 +78,7 @@ fn place(
         initrd: (!initrd.is_empty()).then_some((initrd_ipa, initrd_end)),
         rng_seed,
         has_pci: !section.devices.is_empty(),
+        has_smmu: nested::is_used(section),
     };
     Some(Payload {
         kernel: Blob { ipa: kernel_ipa, bytes: kernel },

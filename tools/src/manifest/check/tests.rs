@@ -201,16 +201,29 @@ fn dma_maps_are_checked() {
         text(&with_maps("strategy = \"fast\"")),
         "vm a: dmamap.strategy \"fast\" is unknown: write one of reserve, per-load, per-segment, magazine, one-to-one, bitmap"
     );
-    assert!(matches!(the_problem(&with_maps("flush = \"never\"")), Problem::DmamapName { key: "flush", .. }));
+    assert!(matches!(the_problem(&with_maps("flush = \"never\"")), Problem::DmamapName { key: "dmamap.flush", .. }));
     assert_eq!(
         text(&with_maps("deferred_ms = 1")),
         "vm a: dmamap.deferred_ms means nothing with flush \"auto\": leave it out, or write flush = \"deferred\""
     );
     let mixed = with_maps("") + &device("0000:00:03.0");
-    let other = Problem::MixedDma { vm: "a".to_owned(), device: "0000:00:03.0".to_owned() };
+    let other = Problem::MixedDma {
+        vm: "a".to_owned(),
+        device: "0000:00:03.0".to_owned(),
+        mode: "identity".to_owned(),
+        first: "dmamap".to_owned(),
+    };
     assert_eq!(the_problem(&mixed), other);
     let unused = vm("a", "[0]", &format!("[vm.dmamap]\n{}", device("0000:00:02.0")));
     assert_eq!(the_problem(&unused), Problem::DmamapUnused { vm: "a".to_owned() });
+    let bare = vm("a", "[0]", &format!("[vm.nested]\n{}", device("0000:00:02.0")));
+    assert_eq!(the_problem(&bare), Problem::NestedUnused { vm: "a".to_owned() });
+    let nested = |settings: &str| {
+        let device = device("0000:00:02.0") + "dma = \"nested\"\n";
+        vm("a", "[0]", &format!("[vm.nested]\n{settings}\n{device}"))
+    };
+    assert!(matches!(the_problem(&nested("flush = \"never\"")), Problem::DmamapName { key: "nested.flush", .. }));
+    assert_eq!(judge(&nested("flush = \"each\"")).expect("good").vms[0].nested_flush, 4);
     assert_eq!(problems(&with_maps("strategy = \"x\"\nflush = \"y\"\nmaps = 0\ntables = 0")).len(), 4);
 }
 

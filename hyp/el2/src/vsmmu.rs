@@ -1,0 +1,126 @@
+//! A VM's virtual SMMU: the guest's registers and commands to what the physical SMMUs do, their events to the guest.
+
+mod streams;
+
+use bulkhead_core::{
+    bundle::NestedFlush,
+    ids::{IntId, SmmuId, StreamId, StreamKey},
+    vplat::{self, VSMMU_EVENTQ_INTID, VSMMU_GERROR_INTID, VSMMU_SYNC_INTID},
+};
+use bulkhead_dma::flush::{Costs, Kind, Stage1Batch, Stage1Counters, Stage1Mode, Stage1Policy};
+use bulkhead_smmu::Event;
+use bulkhead_vdev::{
+    mmio::Width,
+    vsmmu::{Ability, Interrupts, Next, Vsmmu},
+};
+
+use self::streams::Streams;
+use crate::{guest_view::GuestView, lock::Mutex, percpu::PerCpu, virtual_gic, vm, vm::Vm};
+
+/// The virtual SMMU of one VM.
+pub struct VirtualSmmu {
+    device: Vsmmu,
+    /// The guest's invalidations since its last CMD_SYNC.
+    batch: Stage1Batch,
+    /// What they become.
+    policy: Stage1Policy,
+}
+
+impl VirtualSmmu {
+    /// A virtual SMMU in its reset state.
+    pub fn new(flush: NestedFlush, ability: Ability) -> Self {
+        let mode = match flush {
+            NestedFlush::Auto => Stage1Mode::Auto,
+            NestedFlush::Page => Stage1Mode::Fixed(Kind::Page),
+            NestedFlush::Range => Stage1Mode::Fixed(Kind::Range),
+            NestedFlush::Context => Stage1Mode::Fixed(Kind::Context),
+            NestedFlush::Each => Stage1Mode::Each,
+        };
+        let policy = Stage1Policy::new(mode, ability.has_range_invalidation, Costs::START);
+        Self { device: Vsmmu::new(ability), batch: Stage1Batch::new(), policy }
+    }
+
+    /// What was gathered and sent.
+    pub const fn counters(&self) -> Stage1Counters {
+        self.policy.counters()
+    }
+
+    /// Back to the reset state. The streams are in stage 2 alone, or detached: what was gathered is forgotten with them.
+    pub fn reset(&mut self) {
+        self.device.reset();
+        self.batch = Stage1Batch::new();
+        self.policy.reset();
+    }
+
+    /// The guest reads a register.
+    pub fn read(&self, offset: u64, width: Width) -> u64 {
+        self.device.read(offset, width)
+    }
+}
+
+/// The guest writes a register. False when there is more to do: the write is to be repeated.
+pub fn write(
+    vsmmu: &Mutex<VirtualSmmu>,
+    cpu: &'static PerCpu,
+    vm: &'static Vm,
+    (offset, width, value): (u64, Width, u64),
+) -> bool {
+    let Some(mut memory) = GuestView::new(cpu, vm) else { return false };
+    let mut locked = vsmmu.lock();
+    let VirtualSmmu { device, batch, policy } = &mut *locked;
+    let next = device.write(offset, width, value, &mut memory, &mut Streams { vm, batch, policy, problem: None });
+    let raised = device.take_interrupts();
+    drop(locked);
+    drop(memory);
+    raise(vm, raised);
+    next == Next::Done
+}
+
+/// Edges of the virtual SMMU's interrupts.
+fn raise(vm: &Vm, raised: Interrupts) {
+    let lines = [
+        (Interrupts::EVENTQ, VSMMU_EVENTQ_INTID),
+        (Interrupts::CMD_SYNC, VSMMU_SYNC_INTID),
+        (Interrupts::GERROR, VSMMU_GERROR_INTID),
+    ];
+    for (_, line) in lines.iter().filter(|(which, _)| raised.contains(*which)) {
+        pulse(vm, *line);
+    }
+}
+
+fn pulse(vm: &Vm, line: IntId) {
+    virtual_gic::set_level(vm, line, true);
+    virtual_gic::set_level(vm, line, false);
+}
+
+/// Records for guests that are handled at a time.
+const RECORDS: usize = 64;
+
+/// Event records of nested streams, with the virtual SMMU that each is for.
+pub type Records = heapless::Vec<(&'static Vm, [u64; 4]), RECORDS>;
+
+/// Takes an event that is its guest's to see; false for one that is ours alone, or for both.
+pub fn collect(smmu: SmmuId, event: &Event, records: &mut Records) -> bool {
+    let key = StreamKey { smmu, stream: event.stream };
+    let found = vm::all().find_map(|vm| Some((vm, vm.devices().position(|device| device.stream == key)?)));
+    let Some((vm, place)) = found.filter(|(vm, _)| vm.vsmmu.is_some()) else { return false };
+    let Some(record) = event.for_guest(StreamId(vplat::virtual_stream(place))) else { return false };
+    // As many as are handled at a time.
+    let _ = records.push((vm, record));
+    event.stage != Some(2)
+}
+
+/// Writes `records` into their guests' event queues.
+pub fn deliver(records: &Records) {
+    let cpu = PerCpu::current();
+    for (vm, record) in records {
+        let Some(vsmmu) = &vm.vsmmu else { continue };
+        let Some(mut memory) = GuestView::new(cpu, vm) else { continue };
+        let mut locked = vsmmu.lock();
+        locked.device.record(*record, &mut memory);
+        let raised = locked.device.take_interrupts();
+        drop(locked);
+        drop(memory);
+        raise(vm, raised);
+    }
+}
