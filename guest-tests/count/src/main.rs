@@ -11,6 +11,7 @@ extern crate alloc;
 mod leases;
 mod maps;
 mod meter;
+mod stage1;
 mod submit;
 
 use bulkhead_guest_tests::{
@@ -34,6 +35,7 @@ fn main() {
 extern "C" fn count() {
     meter::check();
     leases::run();
+    stage1::run();
     submit::run();
     maps::run();
 }

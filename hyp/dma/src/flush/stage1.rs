@@ -1,7 +1,7 @@
 //! What a guest's own stage 1 wants forgotten, gathered until its CMD_SYNC, then sent as the cheapest set that suffices.
 //!
 //! - [`Stage1Batch`] gathers the guest's TLBI commands, any number of them in fixed memory.
-//! - [`Stage1Policy`] decides, per ASID: page by page, by ranges, or everything of the VMID.
+//! - [`Stage1Policy`] decides, per ASID: page by page, a range for each run, one for all, or everything of the VMID.
 //! - [`Stage1Work`] is what the physical SMMU is told, with one CMD_SYNC behind it.
 //!
 //! What a command reaches (IHI 0070 4.4.2; each does what the PE's TLBI beside it does, DDI 0487 C5.5):
@@ -17,6 +17,7 @@
 //! it has any is in tables that are not looked at. By address is widened to more addresses, or to NH_ALL.
 
 mod batch;
+mod choose;
 mod counters;
 mod group;
 mod policy;

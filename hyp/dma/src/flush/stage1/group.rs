@@ -1,7 +1,7 @@
-//! The runs of one ASID in a batch, and what each way to flush them costs.
+//! The runs of one ASID in a batch, and what each way to flush them takes.
 
 use super::stretch::{Stretch, Tag};
-use crate::flush::{Costs, Covering, Run, Scope};
+use crate::flush::{Covering, Run, Scope};
 
 /// Sums over the runs of one tag.
 #[derive(Clone, Copy, Debug)]
@@ -41,16 +41,15 @@ impl Group {
         }
     }
 
-    /// What a flush by `scope` costs: commands, and refills of what it takes beside, of `live` translations.
-    pub(super) fn cost_ns(&self, scope: Scope, costs: &Costs, live: u64) -> u64 {
+    /// Pages that a flush by `scope` takes beside those in the runs.
+    pub(super) fn beside(&self, scope: Scope) -> u64 {
         let covered = match scope {
             Scope::Nothing | Scope::Pages => self.pages,
             Scope::Runs => self.covered,
             Scope::Range => Covering::of(self.hull.pages()).map_or(u64::MAX, Covering::pages),
             Scope::Context => u64::MAX,
         };
-        let beside = covered.saturating_sub(self.pages).min(live);
-        costs.commands(self.commands(scope)).saturating_add(costs.refills(beside))
+        covered.saturating_sub(self.pages)
     }
 
     /// Has the runs sent by `scope`.

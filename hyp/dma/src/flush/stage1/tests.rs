@@ -2,6 +2,7 @@
 
 mod cover;
 mod modes;
+mod traces;
 
 use std::vec::Vec;
 

@@ -10,10 +10,12 @@ use crate::flush::Kind;
 pub(super) struct Way {
     tag: Tag,
     pub(super) kind: Kind,
-    /// Pages flushed since the last flush of everything: the estimate of what the SMMU's TLB holds.
+    /// Whether it takes one command for all runs.
+    pub(super) is_wide: bool,
+    /// Pages flushed since the last wide flush: the estimate of what the SMMU's TLB holds.
     pub(super) flushed: u64,
-    /// What page by page and by range have cost more than everything each time would have.
-    pub(super) regret_ns: u64,
+    /// What narrow flushes have cost more than wide ones each time would have.
+    pub(super) charge_ns: u64,
 }
 
 /// As many ways as a VM has devices; what comes after that shares the last.
@@ -26,7 +28,8 @@ pub(super) struct Ways {
 
 impl Ways {
     pub(super) const fn new(kind: Kind) -> Self {
-        Self { latest: 0, count: 0, ways: [Way { tag: Tag::ANY, kind, flushed: 0, regret_ns: 0 }; DEVICES_MAX] }
+        let way = Way { tag: Tag::ANY, kind, is_wide: false, flushed: 0, charge_ns: 0 };
+        Self { latest: 0, count: 0, ways: [way; DEVICES_MAX] }
     }
 
     fn known(&self) -> &[Way] {
@@ -59,7 +62,7 @@ impl Ways {
         if idle < last
             && let Some(way) = self.ways.get_mut(idle)
         {
-            (way.tag, way.regret_ns) = (tag, 0);
+            (way.tag, way.charge_ns) = (tag, 0);
         }
         idle
     }
