@@ -14,6 +14,7 @@ pub mod mmio;
 pub mod psci;
 pub mod sysreg;
 pub mod vgic;
+pub mod virtio_iommu;
 pub mod vpci;
 pub mod vsmmu;
 pub mod vuart;
