@@ -35,6 +35,8 @@ pub struct SmmuAbility {
     pub has_stage2: bool,
     /// Whether it has stage 1 (SMMU_IDR0.S1P), which can be nested.
     pub has_stage1: bool,
+    /// Whether its walks are coherent with the CPUs' caches (SMMU_IDR0.COHACC, and the device tree's `dma-coherent`).
+    pub is_coherent: bool,
     /// Output address bits (SMMU_IDR5.OAS).
     pub output_bits: u8,
     /// Bits of a StreamID (SMMU_IDR1.SIDSIZE).

@@ -74,6 +74,10 @@ fn check_stream(inventory: &Inventory<'_>, function: PciFunction, is_nested: boo
     if is_nested && !ability.has_stage1 {
         return Err(PlanError::NoStage1 { function, smmu });
     }
+    // The guest is told that its tables need no cleaning: its device tree is written before the machine is known.
+    if is_nested && !ability.is_coherent {
+        return Err(PlanError::NotCoherent { function, smmu });
+    }
     if u64::from(key.stream.0) >> ability.stream_bits.min(32) != 0 {
         return Err(PlanError::StreamTooLarge { function, key, bits: ability.stream_bits });
     }

@@ -115,6 +115,16 @@ pub enum PlanError {
         /// The SMMU.
         smmu: u8,
     },
+    /// A stage 1 of the guest's own behind an SMMU that does not see the CPUs' caches.
+    #[error(
+        "device {function} is behind smmu {smmu}, whose walks are not coherent: dma = \"nested\" needs that, use dma = \"virtio-iommu\" or \"identity\""
+    )]
+    NotCoherent {
+        /// The device.
+        function: PciFunction,
+        /// The SMMU.
+        smmu: u8,
+    },
     /// An SMMU that cannot put out the addresses of the VM's RAM.
     #[error(
         "memory up to {end:#x} is past the {bits} address bits of smmu {smmu}, which device {function} is behind: place it lower"

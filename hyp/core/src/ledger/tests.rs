@@ -34,7 +34,8 @@ struct World {
     kept: Vec<Kept>,
 }
 
-const ABILITY: SmmuAbility = SmmuAbility { has_stage2: true, has_stage1: true, output_bits: 44, stream_bits: 16 };
+const ABILITY: SmmuAbility =
+    SmmuAbility { has_stage2: true, has_stage1: true, is_coherent: true, output_bits: 44, stream_bits: 16 };
 
 impl World {
     fn new(root: Vec<Function>, change: impl FnOnce(&mut DeviceTree)) -> Self {
@@ -273,6 +274,8 @@ fn refuses_devices_that_cannot_be_contained() {
     no_smmu.smmus = vec![Some(SmmuAbility { has_stage1: false, ..ABILITY })];
     let nested = |vm: &mut VmRecord| vm.devices[0].dma_mode = dma_mode::NESTED;
     assert_eq!(no_smmu.error(nested), PlanError::NoStage1 { function: at(8), smmu: 0 });
+    no_smmu.smmus = vec![Some(SmmuAbility { is_coherent: false, ..ABILITY })];
+    assert_eq!(no_smmu.error(nested), PlanError::NotCoherent { function: at(8), smmu: 0 });
     no_smmu.smmus = vec![Some(SmmuAbility { stream_bits: 3, ..ABILITY })];
     assert!(matches!(no_smmu.error(|_| {}), PlanError::StreamTooLarge { bits: 3, .. }));
     no_smmu.smmus = vec![Some(SmmuAbility { output_bits: 30, ..ABILITY })];

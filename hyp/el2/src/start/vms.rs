@@ -90,11 +90,16 @@ pub fn create(machine: &'static Machine, dtb: AddrRange<PhysAddr>) {
 fn abilities(machine: &Machine) -> heapless::Vec<Option<SmmuAbility>, SMMUS_MAX> {
     let smmus = machine.numbered_smmus();
     smmus
-        .map(|(id, _)| {
+        .map(|(id, described)| {
             smmu::with(id, |driver| {
                 let features = driver.features();
-                let (has_stage1, output_bits) = (features.has_stage1, features.oas_bits);
-                SmmuAbility { has_stage2: true, has_stage1, output_bits, stream_bits: features.sid_bits }
+                SmmuAbility {
+                    has_stage2: true,
+                    has_stage1: features.has_stage1,
+                    is_coherent: features.is_coherent && described.is_coherent,
+                    output_bits: features.oas_bits,
+                    stream_bits: features.sid_bits,
+                }
             })
         })
         .collect()
