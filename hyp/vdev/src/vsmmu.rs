@@ -61,7 +61,7 @@ pub enum Next {
 }
 
 /// One virtual SMMU. EL2 puts one lock around it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Vsmmu {
     ability: Ability,
     registers: Registers,

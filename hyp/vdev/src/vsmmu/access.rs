@@ -73,6 +73,10 @@ impl Vsmmu {
         if value & update == 0 {
             return;
         }
+        // A store that is repeated: nothing is due.
+        if value & abort == self.registers.word(offset::GBPA) {
+            return;
+        }
         self.registers.set(offset::GBPA, value & abort);
         if !self.is_enabled() && self.configure(0, u32::MAX, false, memory, host).is_err() {
             self.registers.set(offset::GBPA, value & (abort | update));

@@ -1,12 +1,13 @@
 //! The command queue's consumer: a bounded number of commands a call (IHI 0070 4.1, 7.1).
 
-use heapless::Vec;
+use core::sync::atomic::AtomicU64;
+
 use tock_registers::fields::FieldValue;
 
 use super::{
     COMMANDS_MAX, Host, HostFailed, Next, Vsmmu,
     command::{COMMAND_LOG2, Command, Completion},
-    interrupt::{Gerror, Interrupts},
+    interrupt::{Gerror, Interrupts, store_half},
     queue::Queue,
     registers::{CMDQ_CONS, CMDQ_LOG2, CR0, offset},
 };
@@ -17,69 +18,119 @@ const CONFIGURE_WORK: u32 = 8;
 
 type Error = FieldValue<u32, CMDQ_CONS::Register>;
 
+/// Commands that lie one after the other, at an address of the guest.
+struct Run<'m> {
+    words: &'m [AtomicU64],
+    at: u64,
+}
+
+/// Why a burst ended before the run did.
+enum Break {
+    /// At a command that needs other memory, which was not carried out.
+    Other(Command),
+    /// At one that was not carried out either.
+    Error(Error),
+}
+
 impl Vsmmu {
     /// Carries out commands until the queue is empty, has stopped, or it was enough for one call.
     pub(super) fn drain(&mut self, memory: &mut impl GuestMemory, host: &mut impl Host) -> Next {
-        let queue = Queue::new(self.registers.double(offset::CMDQ_BASE), CMDQ_LOG2, COMMAND_LOG2);
         let mut left = COMMANDS_MAX;
-        loop {
+        while self.is_consuming() {
+            let queue = Queue::new(self.registers.double(offset::CMDQ_BASE), CMDQ_LOG2, COMMAND_LOG2);
             let consumer = self.registers.word(offset::CMDQ_CONS);
-            let run = queue.run(self.registers.word(offset::CMDQ_PROD), consumer);
-            if run == 0 || !self.is_consuming() {
-                return Next::Done;
+            let count = queue.run(self.registers.word(offset::CMDQ_PROD), consumer);
+            if count == 0 {
+                break;
             }
             if left == 0 {
                 return Next::More;
             }
-            let Some(commands) = copy(memory, queue.at(consumer).as_u64(), run.min(left)) else {
-                self.stop(CMDQ_CONS::ERR::Abort, memory);
-                return Next::Done;
+            let at = queue.at(consumer);
+            let count = count.min(left);
+            let (done, outcome) = match memory.words(at, count as usize * 2) {
+                Some(words) => self.burst(&Run { words, at: at.as_u64() }, host),
+                None => (0, Err(Break::Error(CMDQ_CONS::ERR::Abort))),
             };
-            for command in commands {
-                let work = match self.carry_out(command, &queue, memory, host) {
-                    Ok(work) => work,
-                    Err(error) => {
-                        self.stop(error, memory);
-                        return Next::Done;
+            left -= done;
+            self.registers.set(offset::CMDQ_CONS, queue.advance(consumer, done));
+            let error = match outcome {
+                Ok(()) => continue,
+                Err(Break::Other(command)) => match self.carry_out(command, memory, host) {
+                    Ok(work) => {
+                        left = left.saturating_sub(work);
+                        self.registers.set(offset::CMDQ_CONS, queue.advance(consumer, done + 1));
+                        self.complete(command, memory);
+                        continue;
                     }
-                };
-                left = left.saturating_sub(work);
-                if left == 0 {
-                    break;
-                }
-            }
+                    Err(HostFailed) => CMDQ_CONS::ERR::Abort,
+                },
+                Err(Break::Error(error)) => error,
+            };
+            self.stop(error, memory);
         }
+        Next::Done
     }
 
-    /// Carries out one command, and moves past it: the work that it was, at least 1.
+    /// Carries out what needs no memory but the run's own: each word is read once. How many that were.
+    fn burst(&mut self, run: &Run<'_>, host: &mut impl Host) -> (u32, Result<(), Break>) {
+        let (commands, _) = run.words.as_chunks();
+        let mut done = 0;
+        for [low, high] in commands {
+            let outcome = match Command::decode([low.get(), high.get()], &self.ability) {
+                Some(Command::Flush(flush)) => {
+                    host.flush(flush);
+                    Ok(())
+                }
+                Some(command @ Command::Sync(Completion::Message(at, data))) => match run.word(at) {
+                    Some(word) => host.sync().map_err(Break::from).map(|()| {
+                        self.interrupts |= Interrupts::CMD_SYNC;
+                        store_half(word, at, data);
+                    }),
+                    None => Err(Break::Other(command)),
+                },
+                Some(Command::Sync(Completion::None)) => host.sync().map_err(Break::from),
+                Some(Command::Prefetch) => Ok(()),
+                Some(command) => Err(Break::Other(command)),
+                None => Err(Break::Error(CMDQ_CONS::ERR::Illegal)),
+            };
+            if outcome.is_err() {
+                return (done, outcome);
+            }
+            done += 1;
+        }
+        (done, Ok(()))
+    }
+
+    /// Carries out one command: the work that it was, at least 1.
     fn carry_out(
         &mut self,
-        words: [u64; 2],
-        queue: &Queue,
+        command: Command,
         memory: &mut impl GuestMemory,
         host: &mut impl Host,
-    ) -> Result<u32, Error> {
-        let command = Command::decode(words, &self.ability).ok_or(CMDQ_CONS::ERR::Illegal)?;
-        let mut work = 1;
+    ) -> Result<u32, HostFailed> {
         match command {
             Command::Flush(flush) => host.flush(flush),
-            Command::Sync(_) => host.sync().map_err(aborted)?,
+            Command::Sync(_) => host.sync()?,
             Command::ForgetStreams(first, last) if self.is_enabled() => {
-                work += CONFIGURE_WORK * self.configure(first, last, true, memory, host).map_err(aborted)?;
+                return Ok(1 + CONFIGURE_WORK * self.configure(first, last, true, memory, host)?);
             }
             Command::ForgetContext(stream) if self.is_enabled() && host.has_stream(stream) => {
-                host.forget_context(stream).map_err(aborted)?;
+                host.forget_context(stream)?;
             }
+            // Nothing is cached while the SMMU is off, and nothing of a stream that is not the VM's.
             Command::Prefetch | Command::ForgetStreams(..) | Command::ForgetContext(_) => {}
         }
-        let consumer = self.registers.word(offset::CMDQ_CONS);
-        self.registers.set(offset::CMDQ_CONS, queue.advance(consumer, 1));
+        Ok(1)
+    }
+
+    /// Says that a CMD_SYNC is complete, if it asks for that.
+    fn complete(&mut self, command: Command, memory: &mut impl GuestMemory) {
         if let Command::Sync(Completion::Message(at, data)) = command
             && self.signal(Interrupts::CMD_SYNC, (at, data), memory).is_none()
         {
             self.raise(Gerror::MSI_CMDQ_ABT_ERR, memory);
         }
-        Ok(work)
     }
 
     fn is_consuming(&self) -> bool {
@@ -95,12 +146,16 @@ impl Vsmmu {
     }
 }
 
-fn aborted(_: HostFailed) -> Error {
-    CMDQ_CONS::ERR::Abort
+impl Run<'_> {
+    /// The word of the run that holds the byte at `at`: Linux has a CMD_SYNC's own slot written.
+    fn word(&self, at: u64) -> Option<&AtomicU64> {
+        let place = usize::try_from(at.checked_sub(self.at)? / 8).ok()?;
+        self.words.get(place)
+    }
 }
 
-/// Copies commands that lie one after the other: each word is read once.
-fn copy(memory: &mut impl GuestMemory, at: u64, count: u32) -> Option<Vec<[u64; 2], { COMMANDS_MAX as usize }>> {
-    let (commands, _) = memory.words(bulkhead_core::addr::Ipa::new(at), count as usize * 2)?.as_chunks();
-    Some(commands.iter().take(COMMANDS_MAX as usize).map(|[low, high]| [low.get(), high.get()]).collect())
+impl From<HostFailed> for Break {
+    fn from(_: HostFailed) -> Self {
+        Self::Error(CMDQ_CONS::ERR::Abort)
+    }
 }

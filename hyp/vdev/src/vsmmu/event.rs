@@ -14,7 +14,8 @@ const EVENT_LOG2: u32 = 5;
 const OVERFLOW: u32 = 1 << 31;
 
 impl Vsmmu {
-    /// Records an event for the guest, as far as its queue is on and has room: else it is lost, and an overflow is one flag.
+    /// Records an event of one of the VM's streams for the guest, with its own StreamID and addresses (`event` is of four
+    /// words, 7.3), as far as its queue is on and has room: else it is lost, and an overflow is one flag.
     pub fn record(&mut self, event: [u64; 4], memory: &mut impl GuestMemory) {
         let queue = Queue::new(self.registers.double(offset::EVENTQ_BASE), EVENTQ_LOG2, EVENT_LOG2);
         let producer = self.registers.word(offset::EVENTQ_PROD);
@@ -24,6 +25,7 @@ impl Vsmmu {
         {
             return;
         }
+        let Some(event) = self.explain(event, memory) else { return };
         if queue.is_full(producer, consumer) {
             if (producer ^ consumer) & OVERFLOW == 0 {
                 self.registers.set(offset::EVENTQ_PROD, producer ^ OVERFLOW);

@@ -15,14 +15,14 @@ use super::{
 use crate::memory::{GuestMemory, Word};
 
 bitflags! {
-    /// Wired outputs, each an edge.
+    /// Wired outputs, each an edge, whether a message is sent or not.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct Interrupts: u8 {
         /// The event queue is not empty any more.
         const EVENTQ = 1 << 0;
         /// A global error became active.
         const GERROR = 1 << 1;
-        /// A CMD_SYNC with CS = SIG_IRQ and no message address is complete.
+        /// A CMD_SYNC with CS = SIG_IRQ is complete.
         const CMD_SYNC = 1 << 2;
     }
 }
@@ -71,16 +71,17 @@ impl Vsmmu {
         }
     }
 
-    /// Signals by `message` (address, data), or by wire where the address is 0; `None` if the store was aborted.
+    /// Signals by wire, and by `message` (address, data) unless the address is 0; `None` if that store was aborted.
     pub(super) fn signal(
         &mut self,
         wire: Interrupts,
         message: (u64, u32),
         memory: &mut impl GuestMemory,
     ) -> Option<()> {
-        match message {
-            (0, _) => self.interrupts |= wire,
-            (at, data) => store32(memory, at, data)?,
+        self.interrupts |= wire;
+        let (at, data) = message;
+        if at != 0 {
+            store_half(memory.words(Ipa::new(at & !7), 1)?.first()?, at, data);
         }
         Some(())
     }
@@ -105,22 +106,17 @@ impl Vsmmu {
 /// Attempts at a store of half a word before it is forced.
 const ATTEMPTS: u32 = 64;
 
-/// Stores 32 bits at `at`, a multiple of 4; `None` where no RAM is.
-fn store32(memory: &mut impl GuestMemory, at: u64, data: u32) -> Option<()> {
+/// Stores 32 bits at the address `at`, a multiple of 4, which `word` holds. The other half keeps what it holds, unless
+/// another vCPU stores there all the time.
+pub(super) fn store_half(word: &AtomicU64, at: u64, data: u32) {
     let shift = (at & 4) * 8;
-    let [word] = memory.words(Ipa::new(at & !7), 1)? else { return None };
-    replace(word, 0xffff_ffff << shift, u64::from(data) << shift);
-    Some(())
-}
-
-/// Replaces the bits of `mask`. The other half keeps what it holds, unless another vCPU stores to it all the time.
-fn replace(word: &AtomicU64, mask: u64, bits: u64) {
+    let replaced = |old: u64| old & !(0xffff_ffff << shift) | u64::from(data) << shift;
     let mut old = word.get();
     for _ in 0..ATTEMPTS {
-        match word.compare_exchange_weak(old, old & !mask | bits, Release, Relaxed) {
+        match word.compare_exchange_weak(old, replaced(old), Release, Relaxed) {
             Ok(_) => return,
             Err(now) => old = now,
         }
     }
-    word.set_release(old & !mask | bits);
+    word.set_release(replaced(old));
 }

@@ -13,8 +13,8 @@ pub struct Queue {
     entry_log2: u32,
 }
 
-/// Bits 51:5 of a queue's base register.
-const BASE: u64 = 0x000f_ffff_ffff_ffe0;
+/// Bits 55:5 of a queue's base register.
+const BASE: u64 = 0x00ff_ffff_ffff_ffe0;
 
 impl Queue {
     /// From the register, the largest size in entries and the size of an entry in bytes, as logarithms.

@@ -2,7 +2,7 @@
 
 use tock_registers::{LocalRegisterCopy, register_bitfields};
 
-use super::{Ability, STREAM_BITS};
+use super::{Ability, STREAM_BITS, queue::Queue};
 
 /// Offsets in bytes. Those of the event queue's indices are in page 1, 64 KiB further up.
 pub mod offset {
@@ -67,6 +67,9 @@ register_bitfields![u32,
         EVENTQEN OFFSET(2) NUMBITS(1) [],
         CMDQEN OFFSET(3) NUMBITS(1) []
     ],
+    pub CR2 [
+        RECINVSID OFFSET(1) NUMBITS(1) []
+    ],
     pub GBPA [
         ABORT OFFSET(20) NUMBITS(1) [],
         UPDATE OFFSET(31) NUMBITS(1) []
@@ -94,8 +97,8 @@ pub const EVENTQ_LOG2: u32 = 7;
 pub const CR0_MASK: u32 = 0b1101;
 /// Bits of IRQ_CTRL that exist here.
 pub const IRQ_CTRL_MASK: u32 = 0b101;
-/// Bits 51:2 of the IRQ_CFG0 registers and of CMD_SYNC's MSIAddress.
-pub const MESSAGE_ADDRESS: u64 = 0x000f_ffff_ffff_fffc;
+/// Bits 55:2 of the IRQ_CFG0 registers and of CMD_SYNC's MSIAddress.
+pub const MESSAGE_ADDRESS: u64 = 0x00ff_ffff_ffff_fffc;
 
 /// The words of both pages that are kept, by their offset in their page.
 #[derive(Clone, Debug)]
@@ -134,6 +137,19 @@ impl Registers {
             && (self.word(rule.guard.at.into()) | self.word(usize::from(rule.guard.at) + 4)) & rule.guard.bits == 0
         {
             self.set(at, value & rule.mask);
+            match at {
+                offset::CMDQ_BASE..=offset::CMDQ_CONS => self.truncate(offset::CMDQ_BASE, CMDQ_LOG2),
+                offset::EVENTQ_BASE..=offset::EVENTQ_CONS => self.truncate(offset::EVENTQ_BASE, EVENTQ_LOG2),
+                _ => {}
+            }
+        }
+    }
+
+    /// Leaves of a queue's indices the bits that its size has (6.3, CMDQ_PROD): they are behind its base in both cases.
+    fn truncate(&mut self, base: usize, log2_max: u32) {
+        let unused = !Queue::new(self.word(base).into(), log2_max, 0).index(0x000f_ffff) & 0x000f_ffff;
+        for index in [base + 8, base + 12] {
+            self.set(index, self.word(index) & !unused);
         }
     }
 }
@@ -166,29 +182,29 @@ const fn rule(at: usize, mask: u32, guard: Guard) -> Rule {
     Rule { at: at.to_le_bytes()[0], mask, guard }
 }
 
-/// Attributes of our walks are the machine's, so CR1 and CR2 (without E2H) are kept and not looked at. Addresses have bits
-/// 51:0; bit 62 of a base is the allocation hint.
+/// The attributes of our walks are the machine's, so CR1 is kept and not looked at. Addresses end with bit 55; bit 62 of a
+/// base is the allocation hint.
 const RULES: [Rule; 22] = [
     rule(offset::CMDQ_PROD, 0x000f_ffff, Guard::NONE),
     rule(offset::EVENTQ_CONS, 0x800f_ffff, Guard::NONE),
-    rule(offset::GERRORN, 0x1fd, Guard::NONE),
+    rule(offset::GERRORN, 0x1b5, Guard::NONE),
     rule(offset::CR1, 0xfff, Guard::NONE),
-    rule(offset::CR2, 0b110, Guard::SMMU_OFF),
+    rule(offset::CR2, 0b010, Guard::SMMU_OFF),
     rule(offset::GERROR_IRQ_CFG0, 0xffff_fffc, Guard::GERROR_IRQ_OFF),
-    rule(offset::GERROR_IRQ_CFG0 + 4, 0x000f_ffff, Guard::GERROR_IRQ_OFF),
+    rule(offset::GERROR_IRQ_CFG0 + 4, 0x00ff_ffff, Guard::GERROR_IRQ_OFF),
     rule(offset::GERROR_IRQ_CFG1, 0xffff_ffff, Guard::GERROR_IRQ_OFF),
     rule(offset::GERROR_IRQ_CFG2, 0x3f, Guard::GERROR_IRQ_OFF),
     rule(offset::STRTAB_BASE, 0xffff_ffc0, Guard::SMMU_OFF),
-    rule(offset::STRTAB_BASE + 4, 0x400f_ffff, Guard::SMMU_OFF),
+    rule(offset::STRTAB_BASE + 4, 0x40ff_ffff, Guard::SMMU_OFF),
     rule(offset::STRTAB_BASE_CFG, 0x0003_07ff, Guard::SMMU_OFF),
     rule(offset::CMDQ_BASE, 0xffff_ffff, Guard::CMDQ_OFF),
-    rule(offset::CMDQ_BASE + 4, 0x400f_ffff, Guard::CMDQ_OFF),
+    rule(offset::CMDQ_BASE + 4, 0x40ff_ffff, Guard::CMDQ_OFF),
     rule(offset::CMDQ_CONS, 0x7f0f_ffff, Guard::CMDQ_OFF),
     rule(offset::EVENTQ_BASE, 0xffff_ffff, Guard::EVENTQ_OFF),
-    rule(offset::EVENTQ_BASE + 4, 0x400f_ffff, Guard::EVENTQ_OFF),
+    rule(offset::EVENTQ_BASE + 4, 0x40ff_ffff, Guard::EVENTQ_OFF),
     rule(offset::EVENTQ_PROD, 0x800f_ffff, Guard::EVENTQ_OFF),
     rule(offset::EVENTQ_IRQ_CFG0, 0xffff_fffc, Guard::EVENTQ_IRQ_OFF),
-    rule(offset::EVENTQ_IRQ_CFG0 + 4, 0x000f_ffff, Guard::EVENTQ_IRQ_OFF),
+    rule(offset::EVENTQ_IRQ_CFG0 + 4, 0x00ff_ffff, Guard::EVENTQ_IRQ_OFF),
     rule(offset::EVENTQ_IRQ_CFG1, 0xffff_ffff, Guard::EVENTQ_IRQ_OFF),
     rule(offset::EVENTQ_IRQ_CFG2, 0x3f, Guard::EVENTQ_IRQ_OFF),
 ];

@@ -1,7 +1,12 @@
 //! The virtual SMMU against what drivers do, and against what they must not.
 
+mod attacks;
 mod events;
+mod fuzz;
 mod linux;
+mod queues;
+mod reference;
+mod streams;
 
 use core::sync::atomic::AtomicU64;
 use std::{vec, vec::Vec};

@@ -1,0 +1,123 @@
+//! What a guest must not achieve by commands (rule 14).
+
+use bulkhead_core::stage1::Stage1Pages;
+use proptest::prelude::{any, proptest};
+
+use super::*;
+
+/// GERROR.CMDQ_ERR.
+pub(super) const CMDQ_ERR: u64 = 1 << 0;
+/// CONS.ERR.
+const ILLEGAL: u64 = 1 << 24;
+pub(super) const ABORT: u64 = 2 << 24;
+
+/// A VM whose queues are on and whose SMMU is, with nothing in its stream table.
+pub(super) fn enabled() -> Vm {
+    let mut vm = Vm::new();
+    vm.write_double(0x80, STRTAB);
+    vm.write(0x88, 8);
+    vm.write_double(0x90, CMDQ | 8);
+    vm.write(0x50, 1);
+    vm.write(0x20, 0b1001);
+    vm.calls();
+    vm
+}
+
+/// Puts commands at the start of the queue, and has them carried out.
+pub(super) fn issue(vm: &mut Vm, commands: &[[u64; 2]]) -> Vec<Call> {
+    for (command, at) in commands.iter().zip((CMDQ..).step_by(16)) {
+        vm.put(at, command);
+    }
+    vm.write(0x98, u64::try_from(commands.len()).expect("few"));
+    vm.calls()
+}
+
+/// Would miss: an opcode of EL2, EL3, stage 2, ATS, PRI or stalls, or one that does not exist, that has any effect; an error
+/// that does not stop the queue, is not told, or does not go on from the same command once it is acknowledged.
+#[test]
+fn unknown_opcodes_stop_the_queue() {
+    let known = [0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x10, 0x11, 0x12, 0x13, 0x30, 0x46];
+    for opcode in (0..=0xff).filter(|opcode| !known.contains(opcode)) {
+        for fields in [0, 0xffff_ffff_ffff_fb00] {
+            let mut vm = enabled();
+            let calls = issue(&mut vm, &[[0x10, 0], [opcode | fields, fields], [0x46, 0]]);
+            assert_eq!(calls, [Call::Flush(Stage1Flush::All)], "opcode {opcode:#x}");
+            assert_eq!((vm.read(0x9c), vm.read(0x60)), (ILLEGAL | 1, CMDQ_ERR));
+            assert_eq!(vm.smmu.take_interrupts(), Interrupts::GERROR);
+            // It stays where it is, whatever the producer does.
+            vm.write(0x98, 3);
+            assert_eq!((vm.calls(), vm.read(0x9c)), (vec![], ILLEGAL | 1));
+            // As Linux does: a CMD_SYNC in its place.
+            vm.put(CMDQ + 16, &[0x46 | 2 << 12, 0]);
+            vm.write(0x64, CMDQ_ERR);
+            assert_eq!((vm.calls(), vm.read(0x9c) & 0xf_ffff), (vec![Call::Sync, Call::Sync], 3));
+        }
+    }
+}
+
+/// Would miss: a Secure stream, a reserved signal, a range of nothing, that is anything but CERROR_ILL.
+#[test]
+fn reserved_fields_are_illegal() {
+    let secure = (1..=6).map(|opcode| [opcode | 1 << 10 | 8 << 32, 0]);
+    let ranges = [[0x12, 1 << 10], [0x13, 2 << 10], [0x12, 3 << 10], [0x12, 2 << 10 | 1 << 8]];
+    for command in secure.chain(ranges).chain([[0x46 | 3 << 12, CMDQ]]) {
+        let mut vm = enabled();
+        assert_eq!(issue(&mut vm, &[command]), [], "{command:x?}");
+        assert_eq!((vm.read(0x9c), vm.read(0x60)), (ILLEGAL, CMDQ_ERR), "{command:x?}");
+    }
+}
+
+/// Would miss: a VMID that is looked at, a stream that is not the VM's and reaches the host, a range past the end.
+#[test]
+fn a_command_reaches_only_its_own_vm() {
+    let mut vm = enabled();
+    for stream in [0, 7, 9, 0x18, 0x100, 0x108, 0xffff_ffff_u64] {
+        let calls = issue(&mut vm, &[[0x03 | stream << 32, 1], [0x05 | stream << 32, 1], [0x06 | stream << 32, 0]]);
+        assert_eq!(calls, [], "stream {stream:#x}");
+        vm.write(0x20, 0b0001);
+        vm.write(0x9c, 0);
+        vm.write(0x98, 0);
+        vm.write(0x20, 0b1001);
+    }
+    let vmid = 0xffff << 32;
+    let last = Stage1Pages { asid: Some(9), first: !0xfff, pages: 1, is_leaf: false };
+    let calls = issue(
+        &mut vm,
+        &[
+            [0x10 | vmid, 0],
+            [0x11 | vmid | 9 << 48, 0],
+            [0x12 | vmid | 9 << 48, !0xfff],
+            // 32 << 31 granules of 64 KiB, from the last page on.
+            [0x12 | vmid | 9 << 48 | 31 << 12 | 31 << 20, !0xfff | 3 << 10],
+            [0x30 | vmid, 0],
+        ],
+    );
+    let expected =
+        [Stage1Flush::All, Stage1Flush::Asid(9), Stage1Flush::Pages(last), Stage1Flush::Pages(last), Stage1Flush::All];
+    assert_eq!(calls, expected.map(Call::Flush));
+}
+
+proptest! {
+    /// Would miss: a command of any bits with an effect on anything but this VM's translations and streams.
+    #[test]
+    fn any_command_is_of_the_list(low in any::<u64>(), high in any::<u64>(), opcode in 0..0x80_u64) {
+        let mut vm = enabled();
+        let before = vm.ram.iter().map(|word| word.load(core::sync::atomic::Ordering::Relaxed)).collect::<Vec<_>>();
+        let calls = issue(&mut vm, &[[low & !0xff | opcode, high]]);
+        for call in &calls {
+            match call {
+                Call::Configure(stream, _) | Call::ForgetContext(stream) => assert!(STREAMS.contains(stream)),
+                Call::Flush(Stage1Flush::Pages(pages)) => {
+                    assert!(pages.pages >= 1 && pages.first % 4096 == 0);
+                    assert!(u128::from(pages.first) + u128::from(pages.pages) * 4096 <= 1 << 64);
+                }
+                Call::Flush(_) | Call::Sync => {}
+            }
+        }
+        assert!(calls.len() <= STREAMS.len());
+        if opcode != 0x46 {
+            let after = vm.ram.iter().map(|word| word.load(core::sync::atomic::Ordering::Relaxed));
+            assert!(after.skip(0x202).eq(before.into_iter().skip(0x202)));
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The architecture's words, done one after the other, with no thought for cost: what the fuzzer compares with.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::stage1::{ContextTable, Stage1Pages};
+
+use super::*;
+
+/// An SMMUv3 with stage 1 alone, and the RAM that it reaches.
+pub struct Reference {
+    /// Words by their offset in the frame.
+    pub registers: BTreeMap<u64, u32>,
+    pub ram: Vec<u8>,
+    pub host: Notes,
+    pub interrupts: Interrupts,
+}
+
+impl Reference {
+    pub fn new() -> Self {
+        let mut registers: BTreeMap<_, _> = (0..0xc0).step_by(4).map(|at| (at, 0)).collect();
+        registers.extend([(0x0, 0x0d40_301a), (0x4, 0x0107_0008), (0xc, 0x400), (0x14, 0x12)]);
+        registers.retain(|at, _| !matches!(at, 0xa8 | 0xac));
+        registers.extend([(0x1_00a8, 0), (0x1_00ac, 0)]);
+        Self {
+            registers,
+            ram: vec![0; usize::try_from(RAM_BYTES).expect("small")],
+            host: Notes::default(),
+            interrupts: Interrupts::empty(),
+        }
+    }
+
+    pub fn get(&self, at: u64) -> u32 {
+        self.registers.get(&at).copied().unwrap_or_default()
+    }
+
+    fn bits(&self, at: u64, shift: u32, bits: u32) -> u32 {
+        self.get(at) >> shift & ((1 << bits) - 1)
+    }
+
+    fn address(&self, at: u64) -> u64 {
+        (u64::from(self.get(at + 4)) << 32 | u64::from(self.get(at))) & 0x00ff_ffff_ffff_ffff
+    }
+
+    fn place(&self, at: u64, bytes: u64) -> Option<usize> {
+        let offset = at.checked_sub(RAM)?;
+        (offset.checked_add(bytes)? <= RAM_BYTES).then(|| usize::try_from(offset).expect("small"))
+    }
+
+    fn load(&self, at: u64) -> Option<u64> {
+        let place = self.place(at, 8)?;
+        Some(u64::from_le_bytes(self.ram[place..place + 8].try_into().expect("eight")))
+    }
+
+    pub fn store(&mut self, at: u64, bytes: &[u8]) -> Option<()> {
+        let place = self.place(at, u64::try_from(bytes.len()).expect("few"))?;
+        self.ram[place..place + bytes.len()].copy_from_slice(bytes);
+        Some(())
+    }
+
+    /// Whether a bit of CR0 or IRQ_CTRL is clear, in the register and in its acknowledgement.
+    fn is_off(&self, at: u64, bit: u32) -> bool {
+        self.bits(at, bit, 1) == 0 && self.bits(at + 4, bit, 1) == 0
+    }
+
+    pub fn write(&mut self, at: u64, value: u32) {
+        let (smmu, eventq, cmdq) = (self.is_off(0x20, 0), self.is_off(0x20, 2), self.is_off(0x20, 3));
+        let (gerror_irq, eventq_irq) = (self.is_off(0x50, 0), self.is_off(0x50, 2));
+        let gbpa = self.get(0x44);
+        let mut keep = |is_allowed: bool, mask: u32| {
+            if is_allowed {
+                self.registers.insert(at, value & mask);
+            }
+        };
+        match at {
+            0x20 => self.write_cr0(value & 0b1101),
+            0x28 => keep(true, 0xfff),
+            0x2c => keep(smmu, 0b10),
+            0x44 if value >> 31 == 1 && value & 1 << 20 != gbpa => {
+                self.registers.insert(0x44, value & 1 << 20);
+                if self.bits(0x24, 0, 1) == 0 && self.configure(0, u32::MAX, false).is_err() {
+                    self.registers.insert(0x44, value & 0x8010_0000);
+                }
+            }
+            0x50 => self.registers.extend([(0x50, value & 0b101), (0x54, value & 0b101)]),
+            0x64 => keep(true, 0x1b5),
+            0x68 => keep(gerror_irq, !3),
+            0x6c => keep(gerror_irq, 0x00ff_ffff),
+            0x70 => keep(gerror_irq, !0),
+            0x74 => keep(gerror_irq, 0x3f),
+            0x80 => keep(smmu, !0x3f),
+            0x84 => keep(smmu, 0x40ff_ffff),
+            0x88 => keep(smmu, 0x3_07ff),
+            0x90 => keep(cmdq, !0),
+            0x94 => keep(cmdq, 0x40ff_ffff),
+            0x98 => keep(true, 0xf_ffff),
+            0x9c => keep(cmdq, 0x7f0f_ffff),
+            0xa0 => keep(eventq, !0),
+            0xa4 => keep(eventq, 0x40ff_ffff),
+            0x1_00a8 => keep(eventq, 0x800f_ffff),
+            0x1_00ac => keep(true, 0x800f_ffff),
+            0xb0 => keep(eventq_irq, !3),
+            0xb4 => keep(eventq_irq, 0x00ff_ffff),
+            0xb8 => keep(eventq_irq, !0),
+            0xbc => keep(eventq_irq, 0x3f),
+            _ => {}
+        }
+        for (index, size) in
+            [(0x98, self.cmdq()), (0x9c, self.cmdq()), (0x1_00a8, self.eventq()), (0x1_00ac, self.eventq())]
+        {
+            let value = self.get(index);
+            self.registers.insert(index, value & 0xfff0_0000 | value & (2 * size - 1));
+        }
+    }
+
+    fn write_cr0(&mut self, value: u32) {
+        self.registers.insert(0x20, value);
+        let was_on = self.bits(0x24, 0, 1);
+        let is_stuck = value & 1 != was_on && self.configure(0, u32::MAX, value & 1 == 1).is_err();
+        self.registers.insert(0x24, if is_stuck { value & !1 | was_on } else { value });
+    }
+
+    /// Entries of the command queue.
+    fn cmdq(&self) -> u32 {
+        1 << self.bits(0x90, 0, 5).min(8)
+    }
+
+    fn eventq(&self) -> u32 {
+        1 << self.bits(0xa0, 0, 5).min(7)
+    }
+
+    fn slot(&self, base: u64, size: u32, index: u32, bytes: u64) -> u64 {
+        let alignment = (u64::from(size) * bytes).max(32);
+        self.address(base) / alignment * alignment + u64::from(index % size) * bytes
+    }
+
+    fn error(&mut self, bit: u32) {
+        if (self.get(0x60) ^ self.get(0x64)) & bit == 0 {
+            self.registers.insert(0x60, self.get(0x60) ^ bit);
+            if self.bits(0x50, 0, 1) == 1
+                && !self.interrupt(Interrupts::GERROR, 0x68)
+                && (self.get(0x60) ^ self.get(0x64)) & 0x80 == 0
+            {
+                self.registers.insert(0x60, self.get(0x60) ^ 0x80);
+            }
+        }
+    }
+
+    /// Whether the message was not aborted.
+    fn interrupt(&mut self, wire: Interrupts, cfg: u64) -> bool {
+        self.interrupts |= wire;
+        let at = self.address(cfg) & !3;
+        at == 0 || self.store(at, &self.get(cfg + 8).to_le_bytes()).is_some()
+    }
+
+    /// Commands until none is left, or one cannot be done.
+    pub fn drain(&mut self) {
+        while self.bits(0x24, 3, 1) == 1 && (self.get(0x60) ^ self.get(0x64)) & 1 == 0 {
+            let (size, consumer) = (self.cmdq(), self.get(0x9c));
+            let index = consumer & 0xf_ffff;
+            if index == self.get(0x98) {
+                break;
+            }
+            let at = self.slot(0x90, size, index, 16);
+            let command = self.load(at).zip(self.load(at + 8)).ok_or(2);
+            let outcome = command.and_then(|(low, high)| self.command(low, high));
+            match outcome {
+                Ok(message) => {
+                    self.registers.insert(0x9c, consumer & 0x7f00_0000 | (index + 1) & (2 * size - 1));
+                    if let Some((at, data)) = message {
+                        self.interrupts |= Interrupts::CMD_SYNC;
+                        if at != 0 && self.store(at, &data.to_le_bytes()).is_none() {
+                            self.error(1 << 4);
+                        }
+                    }
+                }
+                Err(code) => {
+                    self.registers.insert(0x9c, index | code << 24);
+                    self.error(1);
+                }
+            }
+        }
+    }
+
+    /// One command: what a CMD_SYNC stores where; else CONS.ERR.
+    fn command(&mut self, low: u64, high: u64) -> Result<Option<(u64, u32)>, u32> {
+        let field = |word: u64, shift: u32, bits: u32| word >> shift & ((1 << bits) - 1);
+        let stream = u32::try_from(field(low, 32, 32)).expect("32 bits");
+        let is_on = self.bits(0x24, 0, 1) == 1;
+        let opcode = field(low, 0, 8);
+        if (1..=6).contains(&opcode) && field(low, 10, 1) == 1 {
+            return Err(1);
+        }
+        let asid = u16::try_from(field(low, 48, 16)).expect("16 bits");
+        match opcode {
+            1 | 2 => {}
+            3 if is_on => self.configure(stream, stream, true).map_err(|_| 2_u32)?,
+            4 if is_on => {
+                let size = 2_u64 << field(high, 0, 5);
+                let first = u64::from(stream) / size * size;
+                let half = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+                self.configure(half(first), half(first + size - 1), true).map_err(|_| 2_u32)?;
+            }
+            5 | 6 if is_on && STREAMS.contains(&stream) => self.host.forget_context(stream).map_err(|_| 2_u32)?,
+            3..=6 => {}
+            0x10 | 0x30 => self.host.flush(Stage1Flush::All),
+            0x11 => self.host.flush(Stage1Flush::Asid(asid)),
+            0x12 | 0x13 => {
+                let (granule, level) = (field(high, 10, 2), field(high, 8, 2));
+                let (num, scale) = (field(low, 12, 5), field(low, 20, 5));
+                let first = high / 4096 * 4096;
+                let mut bytes: u128 = 4096;
+                if granule != 0 {
+                    let is_hint = level != 0 && !(granule == 2 && level == 1);
+                    if num == 0 && scale == 0 && !is_hint {
+                        return Err(1);
+                    }
+                    bytes = u128::from(num + 1) * (1 << scale) * (1 << (10 + 2 * granule));
+                }
+                let bytes = bytes.min((1 << 64) - u128::from(first));
+                let pages = u64::try_from(bytes / 4096).expect("at most 2^52");
+                let asid = (opcode == 0x12).then_some(asid);
+                let is_leaf = field(high, 0, 1) == 1;
+                self.host.flush(Stage1Flush::Pages(Stage1Pages { asid, first, pages, is_leaf }));
+            }
+            0x46 => {
+                let signal = field(low, 12, 2);
+                if signal == 3 {
+                    return Err(1);
+                }
+                self.host.sync().map_err(|_| 2_u32)?;
+                return Ok((signal == 1).then_some((high & 0x00ff_ffff_ffff_fffc, stream)));
+            }
+            _ => return Err(1),
+        }
+        Ok(None)
+    }
+
+    fn configure(&mut self, first: u32, last: u32, is_on: bool) -> Result<(), HostFailed> {
+        for stream in STREAMS.into_iter().filter(|stream| (first..=last).contains(stream)) {
+            let config = match (is_on, self.bits(0x44, 20, 1)) {
+                (true, _) => self.entry(stream).unwrap_or(StreamConfig::Invalid),
+                (false, 1) => StreamConfig::Abort,
+                (false, _) => StreamConfig::Bypass,
+            };
+            self.host.configure(stream, &config)?;
+        }
+        Ok(())
+    }
+
+    /// What the entry says; else the number of the event and an address.
+    fn entry(&self, stream: u32) -> Result<StreamConfig, (u64, u64)> {
+        let missing = (0x02, 0);
+        let size = 1_u128 << self.bits(0x88, 0, 6);
+        if u128::from(stream) >= size.min(256) {
+            return Err(missing);
+        }
+        let align = |at: u64, bytes: u128| u64::try_from(u128::from(at) / bytes * bytes).expect("below");
+        let address = |word: u64| word & 0x00ff_ffff_ffff_ffc0;
+        let base = address(self.address(0x80));
+        let at = if self.bits(0x88, 16, 2) == 1 {
+            let split = match self.bits(0x88, 6, 5) {
+                8 => 256,
+                10 => 1024,
+                _ => 64,
+            };
+            let at =
+                align(base, (size / split * 8).max(64)) + u64::from(stream) / u64::try_from(split).expect("small") * 8;
+            let descriptor = self.load(at).ok_or((0x03, at))?;
+            let span = descriptor & 0x1f;
+            let place = u128::from(stream) % split;
+            if span == 0 || span > 11 || 1 << (span - 1) > split || place >= 1 << (span - 1) {
+                return Err(missing);
+            }
+            align(address(descriptor), 64 << (span - 1)) + u64::try_from(place).expect("small") * 64
+        } else {
+            align(base, size * 64) + u64::from(stream) * 64
+        };
+        let (low, high) = self.load(at).zip(self.load(at + 8)).ok_or((0x03, at))?;
+        let two = |shift: u32| u8::try_from(high >> shift & 3).expect("two bits");
+        Ok(match (low & 1, low >> 1 & 7) {
+            (0, _) => StreamConfig::Invalid,
+            (_, 0..=3) => StreamConfig::Abort,
+            (_, 4) => StreamConfig::Bypass,
+            (_, 5) if high >> 27 & 1 == 0 && address(low) < 1 << ABILITY.oas_bits => {
+                let shareability = if two(6) == 1 { 0 } else { two(6) };
+                let at = Ipa::new(address(low));
+                StreamConfig::Stage1(ContextTable { at, inner: two(2), outer: two(4), shareability })
+            }
+            _ => StreamConfig::Invalid,
+        })
+    }
+
+    pub fn record(&mut self, mut event: [u64; 4]) {
+        if self.bits(0x24, 2, 1) == 0 || (self.get(0x60) ^ self.get(0x64)) & 4 != 0 {
+            return;
+        }
+        if event[0] & 0xff == 4
+            && let Err((number, at)) = self.entry(u32::try_from(event[0] >> 32).expect("32 bits"))
+        {
+            if number == 2 && self.bits(0x2c, 1, 1) == 0 {
+                return;
+            }
+            event[0] = event[0] / 256 * 256 + number;
+            if number == 3 {
+                event[3] = at;
+            }
+        }
+        let (size, producer, consumer) = (self.eventq(), self.get(0x1_00a8), self.get(0x1_00ac));
+        let (write, read) = (producer & 0xf_ffff, consumer & 0xf_ffff);
+        if write % size == read % size && write != read {
+            self.registers.insert(0x1_00a8, write | !consumer & 1 << 31);
+            return;
+        }
+        let bytes: Vec<u8> = event.iter().flat_map(|word| word.to_le_bytes()).collect();
+        if self.store(self.slot(0xa0, size, write, 32), &bytes).is_none() {
+            return self.error(4);
+        }
+        self.registers.insert(0x1_00a8, producer & 1 << 31 | (write + 1) & (2 * size - 1));
+        if write == read && self.bits(0x50, 2, 1) == 1 && !self.interrupt(Interrupts::EVENTQ, 0xb0) {
+            self.error(1 << 5);
+        }
+    }
+}
