@@ -5,19 +5,24 @@
 //! parts of invalid entries are read ahead, low bits of bases are cut off, reserved values are refused. What a driver
 //! must never do is kept as a [`Violation`]; transactions can be injected between any two of the driver's steps.
 //!
-//! Not modelled: stage 1, ATS requests, PRI, MSIs, stalls, broadcast TLB maintenance.
+//! Not modelled: stage 1 without stage 2, ATS requests, PRI, MSIs, stalls, broadcast TLB maintenance.
 
 mod config_cache;
 mod dma;
+mod entry;
+mod guest;
 mod ledger;
 mod memory;
 mod mutant;
+mod nested;
 mod platform;
 mod queues;
 mod regs;
 mod shared;
 mod tables;
 mod tlb;
+mod tlb_both;
+mod walk;
 
 use std::{boxed::Box, cell::RefCell, collections::BTreeMap, rc::Rc, string::String, vec::Vec};
 
@@ -26,8 +31,9 @@ use bulkhead_core::{
     ids::{StreamId, Vmid},
 };
 
-use self::{config_cache::ConfigCache, ledger::Ledger, memory::Memory, regs::Regs, tlb::Tlb};
+use self::{config_cache::ConfigCache, ledger::Ledger, memory::Memory, regs::Regs, tlb::Tlb, tlb_both::TlbBoth};
 pub use self::{
+    guest::Guest,
     mutant::{Mutant, Mutation},
     shared::SharedFrame,
     tables::TestTable,
@@ -127,7 +133,8 @@ pub enum Violation {
         /// Alignment needed, in bytes.
         alignment: u64,
     },
-    /// Interrupts were enabled while an MSI address of firmware's was still set: the SMMU would write there.
+    /// Interrupts were enabled while an MSI address of firmware's was still set, or a CMD_SYNC asks for an MSI: the SMMU
+    /// would write there, untranslated.
     ForeignMsi,
     /// SMMUEN went from 1 to 0 while GBPA.ABORT was 0.
     DisabledIntoBypass,
@@ -136,7 +143,7 @@ pub enum Violation {
         /// Whose.
         stream: StreamId,
     },
-    /// A stream table entry says bypass.
+    /// A stream table entry says bypass, or stage 1 without stage 2.
     BypassEntry {
         /// Whose.
         stream: StreamId,
@@ -256,6 +263,7 @@ struct State {
     regs: Regs,
     configs: ConfigCache,
     tlb: Tlb,
+    tlb_both: TlbBoth,
     ledger: Ledger,
     attacks: Vec<Attack>,
     failures: Vec<Failure>,
@@ -294,6 +302,7 @@ impl Model {
             regs: Regs::new(&config),
             configs: ConfigCache::default(),
             tlb: Tlb::default(),
+            tlb_both: TlbBoth::default(),
             ledger: Ledger::default(),
             attacks: Vec::new(),
             failures: Vec::new(),
@@ -439,6 +448,12 @@ impl Model {
     pub fn cached_translation(&self, vmid: Vmid, iova: Iova) -> Option<PhysAddr> {
         let state = self.0.borrow();
         state.tlb.find(vmid.as_u16(), iova.as_u64()).map(|hit| PhysAddr::new(hit.output))
+    }
+
+    /// A translation of both stages that is in the TLB for `va` of an ASID of `vmid`.
+    pub fn cached_stage1(&self, vmid: Vmid, asid: u16, va: Iova) -> Option<PhysAddr> {
+        let found = self.0.borrow().tlb_both.find(vmid.as_u16(), asid, va.as_u64());
+        found.map(|found| PhysAddr::new(found.output))
     }
 
     /// Words 0 to 7 of `stream`'s entry as the SMMU would read them from memory now.

@@ -12,6 +12,8 @@ const BYPASS_WORD: u64 = 0b1001;
 pub(super) struct ConfigCache {
     entries: BTreeMap<u32, [Option<u64>; 8]>,
     descriptors: BTreeMap<u32, u64>,
+    /// Context descriptors by stream.
+    contexts: BTreeMap<u32, [u64; 8]>,
     /// Level-2 tables that were ever put into the stream table: address, bytes, first stream.
     tables: Vec<(u64, u64, u32)>,
 }
@@ -27,6 +29,7 @@ impl ConfigCache {
 
     pub(super) fn forget(&mut self, stream: u32, is_leaf: bool) {
         self.entries.remove(&stream);
+        self.forget_contexts(stream);
         if !is_leaf {
             self.descriptors.clear();
         }
@@ -35,12 +38,26 @@ impl ConfigCache {
     pub(super) fn forget_range(&mut self, first: u32, log2: u32) {
         let last = first | u32::try_from((1u64 << log2) - 1).unwrap_or(u32::MAX);
         self.entries.retain(|stream, _| !(first..=last).contains(stream));
+        self.contexts.retain(|stream, _| !(first..=last).contains(stream));
         self.descriptors.clear();
     }
 
     pub(super) fn forget_all(&mut self) {
         self.entries.clear();
         self.descriptors.clear();
+        self.contexts.clear();
+    }
+
+    pub(super) fn forget_contexts(&mut self, stream: u32) {
+        self.contexts.remove(&stream);
+    }
+
+    pub(super) fn context(&self, stream: u32) -> Option<[u64; 8]> {
+        self.contexts.get(&stream).copied()
+    }
+
+    pub(super) fn keep_context(&mut self, stream: u32, words: [u64; 8]) {
+        self.contexts.insert(stream, words);
     }
 
     pub(super) fn forget_tables(&mut self) {
@@ -60,7 +77,8 @@ impl ConfigCache {
     /// Streams with something cached, and their words where all are known.
     pub(super) fn valid_entries(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         self.entries.iter().filter_map(|(stream, words)| {
-            let is_stage2 = words[0]? & 0b1111 == 0b1101;
+            // With stage 1 or without.
+            let is_stage2 = words[0]? & 0b1101 == 0b1101;
             is_stage2.then_some((*stream, words[3]?))
         })
     }

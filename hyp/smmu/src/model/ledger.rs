@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, format, ops::Range, vec::Vec};
 
 use bulkhead_core::{addr::PhysAddr, ids::StreamId};
 
-use super::{State, Violation, dma::Decoded};
+use super::{State, Violation, entry::Decoded};
 
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -30,7 +30,7 @@ impl State {
     pub(super) fn release(&mut self, frames: Range<u64>) {
         let frame = PhysAddr::new(frames.start);
         let mut found = Vec::new();
-        if let Some((vmid, input)) = self.tlb.reaches(&frames) {
+        if let Some((vmid, input)) = self.tlb.reaches(&frames).or_else(|| self.tlb_both.reaches(&frames)) {
             found.push(format!("the tlb's entry of vmid {vmid} at {input:#x}"));
         }
         for (stream, root) in self.configs.valid_entries() {
@@ -40,7 +40,7 @@ impl State {
         }
         for stream in self.streams_in_memory() {
             let Some(entry) = self.peek_entry(stream) else { continue };
-            if let Ok(Some(Decoded::Stage2(s2))) = self.decode_entry(&entry)
+            if let Ok(Some(Decoded::Stage2(s2, _))) = self.decode_entry(&entry)
                 && self.table_reaches(s2.root, s2.level, &frames)
             {
                 found.push(format!("the table of stream {stream:#x}"));

@@ -29,6 +29,12 @@ pub enum Mutation {
     BypassForAbort,
     /// The root table in an entry is the one at this address.
     OtherRoot(PhysAddr),
+    /// The first words of flushes of stage 1 are changed by these bits: another VMID, another ASID.
+    RetagFlushes(u64),
+    /// The store of a valid word 0 leaves stage 2 out.
+    Stage1Alone,
+    /// CMD_SYNC asks for an MSI, as a guest's does.
+    SyncWithMsi,
     /// GERRORN is never written.
     IgnoreErrors,
     /// ATSCHK is never set.
@@ -55,6 +61,11 @@ impl<P: Platform> Mutant<P> {
     /// `inner` with `mutation`.
     pub fn new(inner: P, mutation: Mutation) -> Self {
         Self { inner, mutation, queue: 0..0, prod_writes: 0, is_active: true }
+    }
+
+    /// Breaks another habit from now on.
+    pub const fn set(&mut self, mutation: Mutation) {
+        self.mutation = mutation;
     }
 
     fn has(&self, mutation: Mutation) -> bool {
@@ -122,6 +133,20 @@ impl<P: Platform> Platform for Mutant<P> {
             {
                 HINT
             }
+            Mutation::RetagFlushes(bits)
+                if self.is_active
+                    && is_command
+                    && at.as_u64().is_multiple_of(16)
+                    && (0x10..=0x13).contains(&(value & 0xff)) =>
+            {
+                value ^ bits
+            }
+            Mutation::SyncWithMsi
+                if self.is_active && is_command && at.as_u64().is_multiple_of(16) && value == 0x46 =>
+            {
+                value | 1 << 12
+            }
+            Mutation::Stage1Alone if self.is_active && is_first_word && value & 0xf == 0b1111 => value & !0b100,
             // The upper word of a dropped command is harmless: hints ignore it here.
             Mutation::KeepValid if self.is_active && is_first_word && value == 0 => return,
             Mutation::BypassForAbort if self.is_active && is_first_word && value == 1 => 0b1001,

@@ -13,6 +13,10 @@ pub(super) enum Invalidation {
     AllConfig,
     Vmid(u16),
     Ipa { vmid: u16, start: u64, bytes: u64, is_leaf: bool },
+    Contexts { stream: u32 },
+    Stage1 { vmid: u16 },
+    Asid { vmid: u16, asid: u16 },
+    Va { vmid: u16, asid: Option<u16>, start: u64, bytes: u64, is_leaf: bool },
     AllTlb,
 }
 
@@ -129,26 +133,32 @@ impl State {
                     Invalidation::Streams { first: stream >> (range + 1) << (range + 1), log2: range + 1 }
                 });
             }
-            // Stage 1 (4.3.3, 4.3.4, 4.4.2): CERROR_ILL where there is none; nothing of it is cached.
+            // Stage 1 (4.3.3, 4.3.4, 4.4.2): CERROR_ILL where there is none.
             0x05 | 0x06 | 0x10..=0x13 if id.idr0 & 1 << 1 == 0 => return Err(CERROR_ILL),
             0x06 => {
                 check(low & (RES0_COMMAND_LOW | 0xffff_f000) == 0 && high == 0)?;
+                self.invalidations.push(Invalidation::Contexts { stream });
             }
             0x10 => {
                 check(low & !0xffff_0000_00ff == 0 && high == 0)?;
                 vmid_check()?;
+                self.invalidations.push(Invalidation::Stage1 { vmid });
             }
             0x11 => {
                 check(low & 0xffff_ff00 == 0 && high == 0)?;
                 vmid_check()?;
                 asid_check()?;
+                self.invalidations.push(Invalidation::Asid { vmid, asid });
             }
             0x12 | 0x13 => {
                 let is_all = opcode == 0x13;
                 check(high & 0xf0 == 0 && high & 0xe == 0 && low & 0xfe0e_0f00 == 0 && (!is_all || asid == 0))?;
                 vmid_check()?;
                 asid_check()?;
-                range_bytes(low, high, id.idr3 & 1 << 10 != 0)?;
+                let bytes = range_bytes(low, high, id.idr3 & 1 << 10 != 0)?;
+                let (start, is_leaf) = (high & !0xfff, high & 1 != 0);
+                let asid = (!is_all).then_some(asid);
+                self.invalidations.push(Invalidation::Va { vmid, asid, start, bytes, is_leaf });
             }
             0x20 => check(id.idr0 & 1 << 9 != 0 && low & !0xff == 0 && high == 0)?,
             0x28 => {
@@ -169,7 +179,10 @@ impl State {
                 self.invalidations.push(Invalidation::AllTlb);
             }
             0x46 => {
-                // CS = SIG_NONE; no MSI.
+                // CS = SIG_NONE. An MSI would be written untranslated.
+                if low >> 12 & 3 == 1 {
+                    self.note(Violation::ForeignMsi);
+                }
                 check(low & !0xff == 0 && high == 0)?;
                 self.complete_invalidations();
             }
@@ -185,11 +198,23 @@ impl State {
                 Invalidation::Stream { stream, is_leaf } => self.configs.forget(stream, is_leaf),
                 Invalidation::Streams { first, log2 } => self.configs.forget_range(first, log2),
                 Invalidation::AllConfig => self.configs.forget_all(),
-                Invalidation::Vmid(vmid) => self.tlb.forget_vmid(vmid),
+                Invalidation::Vmid(vmid) => {
+                    self.tlb.forget_vmid(vmid);
+                    self.tlb_both.forget_vmid(vmid);
+                }
                 Invalidation::Ipa { vmid, start, bytes, is_leaf } => {
                     self.tlb.forget_range(vmid, start, bytes, is_leaf);
                 }
-                Invalidation::AllTlb => self.tlb.forget_all(),
+                Invalidation::Contexts { stream } => self.configs.forget_contexts(stream),
+                Invalidation::Stage1 { vmid } => self.tlb_both.forget_vmid(vmid),
+                Invalidation::Asid { vmid, asid } => self.tlb_both.forget_asid(vmid, asid),
+                Invalidation::Va { vmid, asid, start, bytes, is_leaf } => {
+                    self.tlb_both.forget_range(vmid, asid, start, bytes, is_leaf);
+                }
+                Invalidation::AllTlb => {
+                    self.tlb.forget_all();
+                    self.tlb_both.forget_all();
+                }
             }
         }
     }

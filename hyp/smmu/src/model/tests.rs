@@ -1,6 +1,7 @@
 //! The model is strict: each mistake that a driver can make is seen.
 
 mod mutants;
+mod nested;
 mod sloppy;
 
 use bulkhead_core::{addr::Iova, ids::StreamId};

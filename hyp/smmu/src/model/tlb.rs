@@ -1,22 +1,41 @@
-//! The TLB and the walk cache: everything is kept until it is invalidated.
+//! The TLB and the walk cache of stage 2: everything is kept until it is invalidated.
 
 use std::{collections::BTreeMap, ops::Range, vec::Vec};
+
+use super::DmaAccess;
+
+/// What a stage allows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rights {
+    pub(super) read: bool,
+    pub(super) write: bool,
+}
+
+impl Rights {
+    pub(super) const ALL: Self = Self { read: true, write: true };
+
+    pub(super) const fn allow(self, access: DmaAccess) -> bool {
+        match access {
+            DmaAccess::Read => self.read,
+            DmaAccess::Write => self.write,
+        }
+    }
+}
 
 /// A cached translation of a page or block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) bytes: u64,
     pub(super) output: u64,
-    pub(super) is_readable: bool,
-    pub(super) is_writable: bool,
+    pub(super) rights: Rights,
 }
 
 /// A translation found: `output` is the byte that the input address reaches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hit {
+    pub(super) bytes: u64,
     pub(super) output: u64,
-    pub(super) is_readable: bool,
-    pub(super) is_writable: bool,
+    pub(super) rights: Rights,
 }
 
 #[derive(Default)]
@@ -27,13 +46,13 @@ pub(super) struct Tlb {
 }
 
 /// Sizes of a leaf with the 4 KiB granule, at levels 3, 2, 1.
-const SIZES: [u64; 3] = [1 << 12, 1 << 21, 1 << 30];
+pub(super) const SIZES: [u64; 3] = [1 << 12, 1 << 21, 1 << 30];
 
 impl Tlb {
     /// What an earlier user may have left: translations of the first VMIDs to memory that is not theirs any more.
     pub(super) fn leave_stale(&mut self, output: u64) {
         for vmid in 1..8 {
-            let stale = Entry { bytes: 1 << 30, output, is_readable: true, is_writable: true };
+            let stale = Entry { bytes: 1 << 30, output, rights: Rights::ALL };
             self.insert(vmid, 0, stale);
             self.insert(vmid, 1 << 30, stale);
         }
@@ -49,8 +68,8 @@ impl Tlb {
             let entry = self.entries.get(&(vmid, start))?;
             (input - start < entry.bytes).then_some(Hit {
                 output: entry.output + (input & (entry.bytes - 1)),
-                is_readable: entry.is_readable,
-                is_writable: entry.is_writable,
+                rights: entry.rights,
+                bytes: entry.bytes,
             })
         })
     }

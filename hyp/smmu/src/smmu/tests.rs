@@ -3,6 +3,7 @@
 mod configure;
 mod events;
 mod failures;
+mod nested;
 mod random;
 mod stage1;
 mod streams;

@@ -186,7 +186,9 @@ fn a_vmid_with_stage_1_is_flushed_whole() {
         assert_eq!(by_ipa(&mut smmu, theirs.s2.vmid), [3, 0]);
         smmu.configure(NIC, &bulkhead_core::stage1::StreamConfig::Bypass).expect("configure");
         assert_eq!(by_ipa(&mut smmu, ours.s2.vmid), [0, 3], "what is cached stays until the VMID is flushed");
+        assert!(smmu.cmdq.is_nested());
         let _ = smmu.detach(NIC).expect("detach");
+        assert!(!smmu.cmdq.is_nested(), "others' flushes go in at once again");
         smmu.attach(NIC, &ours.s2).expect("attach");
         assert_eq!(by_ipa(&mut smmu, ours.s2.vmid), [3, 0]);
         model.assert_clean();
