@@ -1,4 +1,4 @@
-//! Counts the A64 instructions of the DMA map paths: run directly on QEMU with `-cpu max -icount shift=0`.
+//! Counts the A64 instructions of the DMA map paths and of the virtual SMMU: run directly on QEMU with `-cpu max -icount shift=0`.
 //!
 //! There CNTPCT advances by one an instruction. Every figure is the difference of two run lengths, so that set-up
 //! cancels; from those of maps, the same difference of the same loop around functions that do nothing is taken away.
@@ -13,6 +13,7 @@ mod maps;
 mod meter;
 mod stage1;
 mod submit;
+mod vsmmu;
 
 use bulkhead_guest_tests::{
     heap::{self, Heap},
@@ -37,5 +38,6 @@ extern "C" fn count() {
     leases::run();
     stage1::run();
     submit::run();
+    vsmmu::run();
     maps::run();
 }

@@ -44,6 +44,8 @@ impl Vsmmu {
 
     fn write_word(&mut self, at: usize, value: u32, memory: &mut impl GuestMemory, host: &mut impl Host) {
         match at {
+            // The one store of everyday life.
+            offset::CMDQ_PROD => self.registers.set(at, self.command_queue().index(value)),
             offset::CR0 => self.write_cr0(value & CR0_MASK, memory, host),
             offset::GBPA => self.write_gbpa(value, memory, host),
             offset::IRQ_CTRL => {

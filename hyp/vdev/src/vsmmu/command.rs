@@ -36,60 +36,72 @@ const SSEC: u64 = 1 << 10;
 /// Bits 63:12.
 const ADDRESS: u64 = !0xfff;
 
-impl Command {
+/// What of an [`Ability`] the fields of commands depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoder {
+    /// Bits of an ASID. The others are RES0 (4.4).
+    asid: u16,
+    has_ranges: bool,
+}
+
+impl Decoder {
+    /// For commands to an SMMU with `ability`.
+    pub fn new(ability: &Ability) -> Self {
+        let asid = if ability.has_asid16 { 0xffff } else { 0xff };
+        Self { asid, has_ranges: ability.has_range_invalidation }
+    }
+
     /// What the two words of a command say; `None` where that is CERROR_ILL: an opcode that does not exist in an SMMU with
     /// stage 1 alone, no EL2, no ATS, no PRI and no stalls, or fields that may not be.
     ///
     /// CMD_TLBI_NSNH_ALL does exist there (4.4.4.1): of this VM's own translations it leaves nothing, as NH_ALL does.
     #[inline(always)]
-    pub fn decode([low, high]: [u64; 2], ability: &Ability) -> Option<Self> {
+    pub fn decode(self, [low, high]: [u64; 2]) -> Option<Command> {
         let stream = half(low >> 32);
         Some(match low & 0xff {
-            0x12 => Self::Flush(pages(low, high, Some(asid(low, ability)), ability)?),
-            0x46 => Self::Sync(match low >> 12 & 3 {
+            0x12 => Command::Flush(self.pages(low, high, Some(self.asid(low)))?),
+            0x46 => Command::Sync(match low >> 12 & 3 {
                 1 => Completion::Message(high & MESSAGE_ADDRESS, stream),
                 3 => return None,
                 _ => Completion::None,
             }),
             0x01..=0x06 if low & SSEC != 0 => return None,
-            0x01 | 0x02 => Self::Prefetch,
-            0x03 => Self::ForgetStreams(stream, stream),
+            0x01 | 0x02 => Command::Prefetch,
+            0x03 => Command::ForgetStreams(stream, stream),
             0x04 => {
                 let others = half((2 << (high & 31)) - 1);
-                Self::ForgetStreams(stream & !others, stream | others)
+                Command::ForgetStreams(stream & !others, stream | others)
             }
-            0x05 | 0x06 => Self::ForgetContext(stream),
-            0x10 | 0x30 => Self::Flush(Stage1Flush::All),
-            0x11 => Self::Flush(Stage1Flush::Asid(asid(low, ability))),
-            0x13 => Self::Flush(pages(low, high, None, ability)?),
+            0x05 | 0x06 => Command::ForgetContext(stream),
+            0x10 | 0x30 => Command::Flush(Stage1Flush::All),
+            0x11 => Command::Flush(Stage1Flush::Asid(self.asid(low))),
+            0x13 => Command::Flush(self.pages(low, high, None)?),
             _ => return None,
         })
     }
-}
 
-/// The ASID. With 8 bits the others are RES0 (4.4).
-#[inline(always)]
-fn asid(low: u64, ability: &Ability) -> u16 {
-    let [.., low_byte, high_byte] = low.to_le_bytes();
-    u16::from_le_bytes([low_byte, if ability.has_asid16 { high_byte } else { 0 }])
-}
-
-/// The pages of CMD_TLBI_NH_VA and NH_VAA (4.4.1.1). The TTL hint is not used: less would be forgotten.
-#[inline(always)]
-fn pages(low: u64, high: u64, asid: Option<u16>, ability: &Ability) -> Option<Stage1Flush> {
-    let first = high & ADDRESS;
-    let granule = if ability.has_range_invalidation { high >> 10 & 3 } else { 0 };
-    let mut pages = 1;
-    if granule != 0 {
-        let (num, scale, level) = (low >> 12 & 31, low >> 20 & 31, high >> 8 & 3);
-        // Level 1 has no blocks of the 16 KiB granule, so that the hint is none.
-        if num | scale == 0 && (level == 0 || (granule, level) == (2, 1)) {
-            return None;
-        }
-        // In granules of 4, 16 or 64 KiB: at most 2^40 pages. A range ends with the address space.
-        pages = ((num + 1) << scale << (2 * (granule - 1))).min(((ADDRESS - first) >> 12) + 1);
+    #[inline(always)]
+    fn asid(self, low: u64) -> u16 {
+        let [.., low_byte, high_byte] = low.to_le_bytes();
+        u16::from_le_bytes([low_byte, high_byte]) & self.asid
     }
-    Some(Stage1Flush::Pages(Stage1Pages { asid, first, pages, is_leaf: high & 1 != 0 }))
+
+    /// The pages of CMD_TLBI_NH_VA and NH_VAA (4.4.1.1). The TTL hint is not used: less would be forgotten.
+    #[inline(always)]
+    fn pages(self, low: u64, high: u64, asid: Option<u16>) -> Option<Stage1Flush> {
+        let granule = if self.has_ranges { high >> 10 & 3 } else { 0 };
+        let mut pages = 1;
+        if granule != 0 {
+            let (num, scale, level) = (low >> 12 & 31, low >> 20 & 31, high >> 8 & 3);
+            // Level 1 has no blocks of the 16 KiB granule, so that the hint is none.
+            if num | scale == 0 && (level == 0 || (granule, level) == (2, 1)) {
+                return None;
+            }
+            // In granules of 4, 16 or 64 KiB: at most 2^40 pages. A range ends with the address space.
+            pages = ((num + 1) << (scale + 2 * granule) >> 2).min((!high >> 12) + 1);
+        }
+        Some(Stage1Flush::Pages(Stage1Pages { asid, first: high & ADDRESS, pages, is_leaf: high & 1 != 0 }))
+    }
 }
 
 /// The low 32 bits.

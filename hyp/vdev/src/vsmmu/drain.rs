@@ -6,7 +6,7 @@ use tock_registers::fields::FieldValue;
 
 use super::{
     COMMANDS_MAX, Host, HostFailed, Next, Vsmmu,
-    command::{COMMAND_LOG2, Command, Completion},
+    command::{COMMAND_LOG2, Command, Completion, Decoder},
     interrupt::{Gerror, Interrupts, store_half},
     queue::Queue,
     registers::{CMDQ_CONS, CMDQ_LOG2, CR0, offset},
@@ -35,9 +35,9 @@ enum Break {
 impl Vsmmu {
     /// Carries out commands until the queue is empty, has stopped, or it was enough for one call.
     pub(super) fn drain(&mut self, memory: &mut impl GuestMemory, host: &mut impl Host) -> Next {
+        let queue = self.command_queue();
         let mut left = COMMANDS_MAX;
         while self.is_consuming() {
-            let queue = Queue::new(self.registers.double(offset::CMDQ_BASE), CMDQ_LOG2, COMMAND_LOG2);
             let consumer = self.registers.word(offset::CMDQ_CONS);
             let count = queue.run(self.registers.word(offset::CMDQ_PROD), consumer);
             if count == 0 {
@@ -74,10 +74,11 @@ impl Vsmmu {
 
     /// Carries out what needs no memory but the run's own: each word is read once. How many that were.
     fn burst(&mut self, run: &Run<'_>, host: &mut impl Host) -> (u32, Result<(), Break>) {
+        let decoder = Decoder::new(&self.ability);
         let (commands, _) = run.words.as_chunks();
         let mut done = 0;
         for [low, high] in commands {
-            let outcome = match Command::decode([low.get(), high.get()], &self.ability) {
+            let outcome = match decoder.decode([low.get(), high.get()]) {
                 Some(Command::Flush(flush)) => {
                     host.flush(flush);
                     Ok(())
@@ -131,6 +132,11 @@ impl Vsmmu {
         {
             self.raise(Gerror::MSI_CMDQ_ABT_ERR, memory);
         }
+    }
+
+    /// The command queue.
+    pub(super) fn command_queue(&self) -> Queue {
+        Queue::new(self.registers.double(offset::CMDQ_BASE), CMDQ_LOG2, COMMAND_LOG2)
     }
 
     fn is_consuming(&self) -> bool {

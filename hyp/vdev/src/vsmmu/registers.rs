@@ -184,8 +184,7 @@ const fn rule(at: usize, mask: u32, guard: Guard) -> Rule {
 
 /// The attributes of our walks are the machine's, so CR1 is kept and not looked at. Addresses end with bit 55; bit 62 of a
 /// base is the allocation hint.
-const RULES: [Rule; 22] = [
-    rule(offset::CMDQ_PROD, 0x000f_ffff, Guard::NONE),
+const RULES: [Rule; 21] = [
     rule(offset::EVENTQ_CONS, 0x800f_ffff, Guard::NONE),
     rule(offset::GERRORN, 0x1b5, Guard::NONE),
     rule(offset::CR1, 0xfff, Guard::NONE),
