@@ -22,7 +22,7 @@ use crate::{dmamap::model::Slab, mmio::Width};
 /// First byte of the VM's RAM.
 const RAM: u64 = 0x4000_0000;
 /// Its bytes.
-const RAM_BYTES: u64 = 0x4_0000;
+const RAM_BYTES: u64 = 0x1_4000;
 /// Where tests keep the command queue.
 const CMDQ: u64 = RAM + 0x1000;
 /// The event queue.

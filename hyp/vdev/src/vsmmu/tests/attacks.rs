@@ -1,5 +1,7 @@
 //! What a guest must not achieve by commands (rule 14).
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use bulkhead_core::stage1::Stage1Pages;
 use proptest::prelude::{any, proptest};
 
@@ -97,12 +99,50 @@ fn a_command_reaches_only_its_own_vm() {
     assert_eq!(calls, expected.map(Call::Flush));
 }
 
+/// Would miss: a range of streams that is too short or too long, or not aligned to its size.
+#[test]
+fn ranges_of_streams_are_powers_of_two() {
+    for (stream, range, expected) in [
+        (0, 2, &[][..]),
+        (0, 3, &[8]),
+        (15, 3, &[8]),
+        (16, 3, &[16]),
+        (31, 3, &[16]),
+        (9, 4, &[8, 16]),
+        (32, 4, &[]),
+        (0xffff_ffff, 31, &[8, 16]),
+        (0, 30, &[8, 16]),
+        (1 << 31, 30, &[]),
+    ] {
+        let calls = issue(&mut enabled(), &[[0x04 | stream << 32, range]]);
+        let expected: Vec<_> = expected.iter().map(|&stream| Call::Configure(stream, StreamConfig::Invalid)).collect();
+        assert_eq!(calls, expected, "stream {stream:#x}, range {range}");
+    }
+}
+
+/// Would miss: a field that an SMMU without 16-bit ASIDs and without ranges does not have, and that is looked at.
+#[test]
+fn fields_that_do_not_exist_are_ignored() {
+    let mut vm = enabled();
+    vm.smmu.ability = Ability { has_asid16: false, has_range_invalidation: false, ..ABILITY };
+    let calls = issue(&mut vm, &[[0x12 | 31 << 12 | 0x1234 << 48, 0x5000 | 1 << 10 | 1], [0x11 | 0x1234 << 48, 0]]);
+    let page = Stage1Pages { asid: Some(0x34), first: 0x5000, pages: 1, is_leaf: true };
+    assert_eq!(calls, [Stage1Flush::Pages(page), Stage1Flush::Asid(0x34)].map(Call::Flush));
+    for (oas_bits, oas) in
+        [(0, 0), (32, 0), (33, 1), (39, 2), (40, 2), (42, 3), (43, 4), (44, 4), (45, 5), (52, 5), (255, 5)]
+    {
+        let smmu = Vsmmu::new(Ability { oas_bits, has_asid16: false, is_terminate_only: false, ..ABILITY });
+        let of = |offset| smmu.read(offset, Width::Word);
+        assert_eq!((of(0x14), of(0)), (0x10 | oas, 0x0940_201a), "{oas_bits} bits");
+    }
+}
+
 proptest! {
     /// Would miss: a command of any bits with an effect on anything but this VM's translations and streams.
     #[test]
     fn any_command_is_of_the_list(low in any::<u64>(), high in any::<u64>(), opcode in 0..0x80_u64) {
         let mut vm = enabled();
-        let before = vm.ram.iter().map(|word| word.load(core::sync::atomic::Ordering::Relaxed)).collect::<Vec<_>>();
+        let before = vm.ram.iter().map(|word| word.load(Relaxed)).collect::<Vec<_>>();
         let calls = issue(&mut vm, &[[low & !0xff | opcode, high]]);
         for call in &calls {
             match call {
@@ -116,7 +156,7 @@ proptest! {
         }
         assert!(calls.len() <= STREAMS.len());
         if opcode != 0x46 {
-            let after = vm.ram.iter().map(|word| word.load(core::sync::atomic::Ordering::Relaxed));
+            let after = vm.ram.iter().map(|word| word.load(Relaxed));
             assert!(after.skip(0x202).eq(before.into_iter().skip(0x202)));
         }
     }

@@ -1,5 +1,7 @@
 //! A guest made of arbitrary bytes, against the reference.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use proptest::prelude::{any, proptest};
 
 use super::{reference::Reference, *};
@@ -133,11 +135,9 @@ fn guest(mut both: Both, bytes: &[u8]) {
         }
         both.check(step);
     }
-    let mut ram = vec![];
-    for word in &both.vm.ram {
-        ram.extend(word.load(core::sync::atomic::Ordering::Relaxed).to_le_bytes());
-    }
-    assert!(ram == both.reference.ram, "the RAM differs after {bytes:x?}");
+    let expected = both.reference.ram.as_chunks().0.iter().map(|&bytes| u64::from_le_bytes(bytes));
+    let ram = both.vm.ram.iter().map(|word| word.load(Relaxed));
+    assert!(ram.eq(expected), "the RAM differs after {bytes:x?}");
 }
 
 /// As the driver leaves it: queues and table in place, everything on.

@@ -4,7 +4,7 @@ use bulkhead_core::stage1::{ContextTable, Stage1Pages};
 
 use super::*;
 
-const STE_CD: u64 = RAM + 0x3_0040;
+const STE_CD: u64 = RAM + 0x1_1040;
 
 /// The driver: its producer index.
 pub(super) struct Driver {

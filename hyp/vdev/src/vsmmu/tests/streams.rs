@@ -41,7 +41,7 @@ fn with_table(base: u64, cfg: u64) -> Vm {
 /// entry that would run a guest's stage 1 at an address that it may not name.
 #[test]
 fn entries_are_read_by_an_allow_list() {
-    let at = RAM + 0x3_0040;
+    let at = RAM + 0x1_1040;
     let table = |inner, outer, shareability| {
         StreamConfig::Stage1(ContextTable { at: Ipa::new(at), inner, outer, shareability })
     };
@@ -92,7 +92,7 @@ fn context_descriptors_are_not_looked_at() {
     let Vm { mut smmu, mut host, ram } = with_table(STRTAB, 8);
     let mut memory = Noting(Slab::new(Ipa::new(RAM), &ram), vec![]);
     // One stream's is in RAM, the other's is not.
-    for (stream, at) in [(8, RAM + 0x3_0000), (0x10, 0x0900_0000)] {
+    for (stream, at) in [(8, RAM + 0x1_1000), (0x10, 0x0900_0000)] {
         memory.0.write(Ipa::new(STRTAB + stream * 64), &(1 | 5 << 1 | at).to_le_bytes()).expect("in RAM");
     }
     assert_eq!(smmu.write(0x20, Width::Word, 1, &mut memory, &mut host), Next::Done);
