@@ -20,6 +20,8 @@ const FIGURES: &[(&str, f64, &str)] = &[
     ("TLBIs of a retirement, 1 page to 512 MiB", 1.0, "Linux 1 to 4"),
     ("SYNCs of a retirement, 1 page to 512 MiB", 1.0, ""),
     ("doorbells of a retirement, 1 page to 512 MiB", 1.0, ""),
+    ("stage 1: gathering a range", 30.0, ""),
+    ("stage 1: a range and its SYNC", 230.0, ""),
     ("grown after a million loads: table pages, leases, pool", 0.0, ""),
 ];
 

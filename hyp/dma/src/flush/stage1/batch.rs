@@ -5,20 +5,26 @@ use bulkhead_core::stage1::{Stage1Flush, Stage1Pages};
 use super::{counters::Stage1Tally, policy::Stage1Policy, stretch::Stretch, work::Stage1Work};
 
 /// Runs that are told apart; what comes after them widens one of its ASID, or becomes everything.
-pub(super) const RUNS: usize = 32;
+const RUNS: usize = 32;
 /// Whole ASIDs that are told apart; one more is everything.
-pub(super) const ASIDS: usize = 8;
+const ASIDS: usize = 8;
 
 /// The translations that one VM's stage 1 gave up and its physical SMMU was not yet told of.
 ///
 /// Bounded: it holds any number of commands in fixed memory, at worst as one for everything. Never less than was added.
 #[derive(Clone, Debug)]
 pub struct Stage1Batch {
-    /// Runs in `runs`; the last is the one that grows.
-    count: usize,
-    guest: Stage1Tally,
-    is_all: bool,
+    /// The run that grows.
+    current: Stretch,
+    /// The guest's commands by address, and those of them of more than a page.
+    by_address: u64,
+    of_ranges: u64,
+    /// The guest's other commands.
+    others: Stage1Tally,
+    /// Runs before the current one.
+    earlier: usize,
     asid_count: usize,
+    is_all: bool,
     runs: [Stretch; RUNS],
     asids: [u16; ASIDS],
 }
@@ -33,10 +39,13 @@ impl Stage1Batch {
     /// An empty batch.
     pub const fn new() -> Self {
         Self {
-            count: 0,
-            guest: Stage1Tally::NONE,
-            is_all: false,
+            current: Stretch::NOTHING,
+            by_address: 0,
+            of_ranges: 0,
+            others: Stage1Tally::NONE,
+            earlier: 0,
             asid_count: 0,
+            is_all: false,
             runs: [Stretch::NOTHING; RUNS],
             asids: [0; ASIDS],
         }
@@ -45,62 +54,58 @@ impl Stage1Batch {
     /// Takes note of one command of the guest.
     #[inline]
     pub fn add(&mut self, flush: Stage1Flush) {
-        match flush {
-            Stage1Flush::Pages(pages) => self.add_pages(&pages),
-            Stage1Flush::Asid(asid) => self.add_asid(asid),
-            Stage1Flush::All => {
-                self.guest.note_all();
-                self.is_all = true;
-            }
-        }
+        if let Stage1Flush::Pages(pages) = &flush { self.add_pages(pages) } else { self.add_context(flush) }
     }
 
     #[inline]
     fn add_pages(&mut self, pages: &Stage1Pages) {
-        self.guest.note_pages(pages.pages);
-        let stretch = Stretch::of(pages);
-        match self.runs.get_mut(self.count.wrapping_sub(1)) {
-            Some(last) if last.touches(&stretch) => last.widen(&stretch),
-            _ => self.open(&stretch),
+        self.by_address = self.by_address.wrapping_add(1);
+        self.of_ranges = self.of_ranges.wrapping_add((pages.pages != 1).into());
+        let next = Stretch::of(pages);
+        let current = &mut self.current;
+        if current.goes_on_with(&next) {
+            current.run.end = current.run.end.max(next.run.end);
+        } else if next.goes_on_with(current) {
+            current.run = current.run.hull(next.run);
+        } else if current.is_nothing() {
+            *current = next;
+        } else if self.earlier < RUNS - 1 {
+            self.runs[self.earlier % RUNS] = core::mem::replace(current, next).bounded();
+            self.earlier = self.earlier.wrapping_add(1);
+        } else {
+            self.widen(next.bounded());
         }
     }
 
+    /// The memory is full: the nearest of the same tag takes `next` in, and what lies between.
     #[cold]
-    fn open(&mut self, stretch: &Stretch) {
-        if let Some(slot) = self.runs.get_mut(self.count) {
-            *slot = *stretch;
-            self.count += 1;
-            return;
-        }
-        let own = self.runs.iter_mut().filter(|run| run.tag == stretch.tag);
-        match own.min_by_key(|run| run.run.hull(stretch.run).pages() - run.run.pages()) {
-            Some(nearest) => nearest.widen(stretch),
+    fn widen(&mut self, next: Stretch) {
+        let own = self.runs.iter_mut().take(self.earlier).chain([&mut self.current]);
+        let own =
+            own.map(|stretch| (stretch.run.hull(next.run), stretch)).filter(|(_, stretch)| stretch.tag == next.tag);
+        match own.min_by_key(|(hull, stretch)| hull.pages().saturating_sub(stretch.run.pages())) {
+            Some((hull, nearest)) => nearest.run = hull,
             None => self.is_all = true,
         }
     }
 
     #[cold]
-    fn add_asid(&mut self, asid: u16) {
-        self.guest.note_asid();
-        if self.whole_asids().contains(&asid) {
-            return;
-        }
-        match self.asids.get_mut(self.asid_count) {
-            Some(slot) => {
-                *slot = asid;
-                self.asid_count += 1;
+    fn add_context(&mut self, flush: Stage1Flush) {
+        self.others.note(&flush);
+        let known = self.asids.get(..self.asid_count).unwrap_or_default();
+        match flush {
+            Stage1Flush::Asid(asid) if known.contains(&asid) => {}
+            Stage1Flush::Asid(asid) if known.len() < ASIDS => {
+                self.asids[self.asid_count % ASIDS] = asid;
+                self.asid_count = self.asid_count.wrapping_add(1);
             }
-            None => self.is_all = true,
+            _ => self.is_all = true,
         }
-    }
-
-    fn whole_asids(&self) -> &[u16] {
-        self.asids.get(..self.asid_count).unwrap_or_default()
     }
 
     /// Whether nothing was added.
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0 && self.asid_count == 0 && !self.is_all
+    pub fn is_empty(&self) -> bool {
+        self.current.is_nothing() && self.asid_count == 0 && !self.is_all
     }
 
     /// Closes the batch at a CMD_SYNC of the guest, and is empty for the next.
@@ -109,17 +114,24 @@ impl Stage1Batch {
     /// what is dropped unsent stays cached.
     #[inline]
     pub fn close(&mut self, policy: &mut Stage1Policy) -> Stage1Work<'_> {
-        let is_all = self.is_all;
-        let runs = self.runs.get_mut(..self.count).unwrap_or_default();
-        let asids = self.asids.get(..self.asid_count).unwrap_or_default();
-        (self.count, self.asid_count, self.is_all) = (0, 0, false);
-        policy.note_guest(&mut self.guest);
-        let work = if is_all || !policy.suffices(asids, runs) {
-            Stage1Work::everything()
-        } else {
+        let current = core::mem::replace(&mut self.current, Stretch::NOTHING).bounded();
+        if !current.is_nothing() {
+            self.runs[self.earlier % RUNS] = current;
+            self.earlier = self.earlier.wrapping_add(1);
+        }
+        let is_all = core::mem::take(&mut self.is_all);
+        let runs = self.runs.get_mut(..core::mem::take(&mut self.earlier)).unwrap_or_default();
+        let asids = self.asids.get(..core::mem::take(&mut self.asid_count)).unwrap_or_default();
+        policy.note_guest(
+            core::mem::take(&mut self.by_address),
+            core::mem::take(&mut self.of_ranges),
+            &mut self.others,
+        );
+        if !is_all && policy.suffices(asids, runs) {
             Stage1Work::new(asids, runs)
-        };
-        policy.note_work(&work);
-        work
+        } else {
+            policy.note_everything();
+            Stage1Work::everything()
+        }
     }
 }

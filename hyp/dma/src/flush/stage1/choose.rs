@@ -1,6 +1,7 @@
 //! What a batch becomes, group by group, and whether everything at once is better.
 
 use super::{
+    counters::Stage1Tally,
     group::Group,
     policy::{Stage1Mode, Stage1Policy, Stage1Switch},
     stretch::{Stretch, Tag},
@@ -14,7 +15,7 @@ use crate::flush::{
 const RINGS: u64 = 8;
 
 impl Stage1Policy {
-    /// Has each run sent in the way that pays; false: the whole batch is better one flush of everything.
+    /// Has each run sent in the way that pays, and counts it; false: the whole batch is better one flush of everything.
     #[inline]
     pub(super) fn suffices(&mut self, asids: &[u16], runs: &mut [Stretch]) -> bool {
         // The everyday case. A range is less than 1/16 too long: no other way costs less, where a refill does not cost
@@ -27,22 +28,27 @@ impl Stage1Policy {
             if way.kind == Kind::Range && Covering::of(pages).is_some() {
                 way.flushed = way.flushed.saturating_add(pages);
                 way.charge_ns = way.charge_ns.saturating_sub(self.costs.refills(pages));
+                self.counters.sent.note_pages(pages);
+                self.counters.syncs = self.counters.syncs.wrapping_add(1);
                 return true;
             }
         }
         self.choose(asids, runs)
     }
 
-    #[cold]
+    #[inline(never)]
     fn choose(&mut self, asids: &[u16], runs: &mut [Stretch]) -> bool {
+        if asids.is_empty() && runs.is_empty() {
+            self.counters.nothing = self.counters.nothing.wrapping_add(1);
+            return true;
+        }
         for asid in asids {
             self.ways.forget(Tag::of(Some(*asid)));
         }
         let live = self.ways.flushed();
-        let pages = runs.iter().map(|run| run.run.pages()).fold(RINGS, u64::saturating_add);
-        let mut commands = u64::try_from(asids.len()).unwrap_or(u64::MAX);
-        let mut cost_ns = self.costs.commands(commands);
-        let mut is_narrow = self.mode != Stage1Mode::Each || (asids.is_empty() && runs.is_empty());
+        let mut pages = RINGS;
+        let mut sent = Stage1Tally { asid: u64::try_from(asids.len()).unwrap_or(u64::MAX), ..Stage1Tally::NONE };
+        let mut is_narrow = self.mode != Stage1Mode::Each;
         for at in 0..runs.len() {
             let (before, rest) = runs.split_at_mut(at);
             let Some(tag) = rest.first().map(|run| run.tag) else { break };
@@ -51,23 +57,32 @@ impl Stage1Policy {
             }
             let group = Group::of(tag, rest);
             let scope = match self.mode {
-                Stage1Mode::Auto => self.cheapest(tag, &group, live),
+                Stage1Mode::Auto => self.cheapest(&group, live),
                 Stage1Mode::Fixed(kind) => self.fixed(kind),
                 Stage1Mode::Each => Scope::Context,
             };
-            is_narrow &= scope != Scope::Context;
-            commands = commands.saturating_add(group.commands(scope));
-            cost_ns = cost_ns.saturating_add(self.costs.commands(group.commands(scope)));
+            let commands = group.commands(scope).filter(|_| scope != Scope::Context);
+            is_narrow &= commands.is_some();
+            sent.add(&commands.unwrap_or_default());
+            pages = pages.saturating_add(group.pages);
             let way = self.ways.of(tag);
             way.flushed = match scope {
                 Scope::Range => way.flushed.saturating_sub(group.beside(scope)),
                 _ => way.flushed.saturating_add(group.pages),
             };
             group.apply(scope, rest);
+            if group.runs == rest.len() {
+                break;
+            }
         }
         let everything_ns = self.costs.commands(1).saturating_add(self.costs.refills(live.saturating_add(pages)));
-        let is_cheap = self.mode != Stage1Mode::Auto || !is_beaten(cost_ns, everything_ns);
-        is_narrow && is_cheap && commands <= PAGE_COMMANDS_MAX
+        let is_cheap = self.mode != Stage1Mode::Auto || !is_beaten(self.costs.commands(sent.sum()), everything_ns);
+        let suffices = is_narrow && is_cheap && sent.sum() <= PAGE_COMMANDS_MAX;
+        if suffices {
+            self.counters.sent.add(&sent);
+            self.counters.syncs = self.counters.syncs.wrapping_add(1);
+        }
+        suffices
     }
 
     /// The nearest to `kind` that the SMMU can do.
@@ -80,13 +95,13 @@ impl Stage1Policy {
     }
 
     /// The cheapest for one ASID, where `live` translations of all may be cached.
-    fn cheapest(&mut self, tag: Tag, group: &Group, live: u64) -> Scope {
+    fn cheapest(&mut self, group: &Group, live: u64) -> Scope {
         let (has_ranges, costs) = (self.has_ranges, self.costs);
-        let way = self.ways.of(tag);
-        let own_live = if tag == Tag::ANY { live } else { way.flushed };
+        let way = self.ways.of(group.tag);
+        let own_live = if group.tag.owner() == Tag::ANY { live } else { way.flushed };
         let cost = |scope, live: u64| {
             let refills = costs.refills(group.beside(scope).min(live));
-            costs.commands(group.commands(scope)).saturating_add(refills)
+            group.commands(scope).map_or(u64::MAX, |commands| costs.commands(commands.sum()).saturating_add(refills))
         };
 
         let pages_ns = if group.pages <= PAGE_COMMANDS_MAX { cost(Scope::Pages, 0) } else { u64::MAX };
@@ -97,7 +112,7 @@ impl Stage1Policy {
         };
         let (narrow, narrow_ns) = if is_paged { (Scope::Pages, pages_ns) } else { (Scope::Runs, runs_ns) };
 
-        let has_hull = has_ranges && group.commands(Scope::Range) == 1;
+        let has_hull = has_ranges && group.commands(Scope::Range).is_some();
         let (wide, cached) = if has_hull { (Scope::Range, own_live) } else { (Scope::Context, live) };
         let between = group.pages.saturating_add(RINGS);
         let wide_ns = cost(wide, cached.saturating_add(between));
@@ -117,7 +132,7 @@ impl Stage1Policy {
         let (from, to) = (way.kind, scope.kind());
         if from != to {
             way.kind = to;
-            self.switched = Some(Stage1Switch { asid: tag.asid(), from, to, from_ns, to_ns });
+            self.switched = Some(Stage1Switch { asid: group.tag.asid(), from, to, from_ns, to_ns });
             self.counters.switches = self.counters.switches.wrapping_add(1);
         }
         scope

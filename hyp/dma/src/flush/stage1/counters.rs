@@ -29,10 +29,6 @@ impl Stage1Tally {
         *count = count.wrapping_add(1);
     }
 
-    pub(super) const fn note_asid(&mut self) {
-        self.asid = self.asid.wrapping_add(1);
-    }
-
     pub(super) const fn note_all(&mut self) {
         self.all = self.all.wrapping_add(1);
     }
@@ -40,7 +36,7 @@ impl Stage1Tally {
     pub(super) const fn note(&mut self, flush: &Stage1Flush) {
         match flush {
             Stage1Flush::All => self.note_all(),
-            Stage1Flush::Asid(_) => self.note_asid(),
+            Stage1Flush::Asid(_) => self.asid = self.asid.wrapping_add(1),
             Stage1Flush::Pages(pages) => self.note_pages(pages.pages),
         }
     }

@@ -4,7 +4,6 @@ use super::{
     counters::{Stage1Counters, Stage1Tally},
     stretch::Tag,
     ways::Ways,
-    work::Stage1Work,
 };
 use crate::flush::{Costs, Kind};
 
@@ -101,21 +100,21 @@ impl Stage1Policy {
         *self = Self { counters: self.counters, ..Self::new(self.mode, self.has_ranges, self.costs) };
     }
 
-    pub(super) fn note_guest(&mut self, guest: &mut Stage1Tally) {
-        self.counters.guest.add(&core::mem::take(guest));
+    #[inline]
+    pub(super) fn note_guest(&mut self, by_address: u64, of_ranges: u64, others: &mut Stage1Tally) {
+        let guest = &mut self.counters.guest;
+        guest.page = guest.page.wrapping_add(by_address.wrapping_sub(of_ranges));
+        guest.range = guest.range.wrapping_add(of_ranges);
+        if others.sum() > 0 {
+            guest.add(&core::mem::take(others));
+        }
     }
 
-    pub(super) fn note_work(&mut self, work: &Stage1Work<'_>) {
-        if work.is_empty() {
-            self.counters.nothing = self.counters.nothing.wrapping_add(1);
-            return;
-        }
+    /// Everything is flushed.
+    #[inline(never)]
+    pub(super) fn note_everything(&mut self) {
+        self.ways.forget_all();
+        self.counters.sent.note_all();
         self.counters.syncs = self.counters.syncs.wrapping_add(1);
-        if work.is_all() {
-            self.ways.forget_all();
-        }
-        for command in work {
-            self.counters.sent.note(&command);
-        }
     }
 }

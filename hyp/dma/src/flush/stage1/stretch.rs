@@ -10,7 +10,7 @@ use crate::flush::{Covering, Run};
 /// One past the last page that a command can name: Address has bits 63:12.
 pub(super) const PAGES_END: u64 = 1 << (64 - PAGE_SIZE.trailing_zeros());
 
-/// Whose translations: an ASID's, or everyone's.
+/// Whose translations, an ASID's or everyone's, and whether those above the last level may stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub(super) struct Tag(u32);
@@ -18,14 +18,32 @@ pub(super) struct Tag(u32);
 impl Tag {
     /// All ASIDs (CMD_TLBI_NH_VAA).
     pub(super) const ANY: Self = Self(1 << u16::BITS);
+    const LEAF: u32 = 1 << (u16::BITS + 1);
+    /// Nobody's.
+    pub(super) const NONE: Self = Self(u32::MAX);
 
     #[inline]
     pub(super) fn of(asid: Option<u16>) -> Self {
         asid.map_or(Self::ANY, |asid| Self(asid.into()))
     }
 
+    #[inline]
+    fn with_leaf(self, is_leaf: bool) -> Self {
+        Self(self.0 | if is_leaf { Self::LEAF } else { 0 })
+    }
+
+    /// Whose, whatever the level.
+    #[inline]
+    pub(super) const fn owner(self) -> Self {
+        Self(self.0 & !Self::LEAF)
+    }
+
     pub(super) fn asid(self) -> Option<u16> {
-        u16::try_from(self.0).ok()
+        u16::try_from(self.owner().0).ok()
+    }
+
+    const fn is_leaf(self) -> bool {
+        self.0 & Self::LEAF != 0
     }
 }
 
@@ -34,56 +52,54 @@ impl Tag {
 pub(super) struct Stretch {
     pub(super) run: Run,
     pub(super) tag: Tag,
-    /// Whether entries above the last level may stay.
-    pub(super) is_leaf: bool,
     /// Whether it is sent page by page.
     pub(super) is_paged: bool,
 }
 
 impl Stretch {
-    /// No pages.
-    pub(super) const NOTHING: Self =
-        Self { run: Run { first: 0, end: 0 }, tag: Tag::ANY, is_leaf: true, is_paged: false };
+    /// No pages, of nobody.
+    pub(super) const NOTHING: Self = Self { run: Run { first: 0, end: 0 }, tag: Tag::NONE, is_paged: false };
 
-    /// The pages, as far as there are addresses: a range does not wrap.
+    /// The pages; they may go on past [`PAGES_END`].
     #[inline]
     pub(super) fn of(pages: &Stage1Pages) -> Self {
         let first = pages.first / PAGE_SIZE;
-        let end = first.saturating_add(pages.pages).min(PAGES_END);
-        Self { run: Run { first, end }, tag: Tag::of(pages.asid), is_leaf: pages.is_leaf, is_paged: false }
+        let run = Run { first, end: first.saturating_add(pages.pages) };
+        Self { run, tag: Tag::of(pages.asid).with_leaf(pages.is_leaf), is_paged: false }
     }
 
-    /// Whether the two are one run, with nothing between.
+    /// The same, as far as there are addresses: a range does not wrap.
     #[inline]
-    pub(super) fn touches(&self, other: &Self) -> bool {
-        self.tag == other.tag && other.run.first <= self.run.end && self.run.first <= other.run.end
+    pub(super) fn bounded(self) -> Self {
+        Self { run: Run { end: self.run.end.min(PAGES_END), ..self.run }, ..self }
     }
 
-    /// Becomes the smallest that holds both.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.tag == Tag::NONE
+    }
+
+    /// Whether `next` begins in it, or where it ends.
     #[inline]
-    pub(super) fn widen(&mut self, other: &Self) {
-        self.run = self.run.hull(other.run);
-        self.is_leaf &= other.is_leaf;
+    pub(super) fn goes_on_with(&self, next: &Self) -> bool {
+        let offset = next.run.first.wrapping_sub(self.run.first);
+        self.tag == next.tag && offset <= self.run.end.wrapping_sub(self.run.first)
     }
 
-    /// Pages that one command for it covers; `None`: no command is long enough.
-    pub(super) fn covered(&self) -> Option<u64> {
-        Covering::of(self.run.pages()).map(Covering::pages)
-    }
-
-    /// That command. At the end of the addresses it begins early rather than end late.
+    /// The command that covers it: at the end of the addresses it begins early rather than end late.
+    #[inline]
     pub(super) fn command(&self) -> Stage1Flush {
-        let pages = self.covered().unwrap_or(PAGES_END);
-        self.pages(self.run.first.min(PAGES_END - pages), pages)
+        let pages = Covering::of(self.run.pages()).map_or(PAGES_END, Covering::pages);
+        self.pages(self.run.first.min(PAGES_END.wrapping_sub(pages)), pages)
     }
 
     /// The command for one of its pages.
+    #[inline]
     pub(super) fn page(&self, page: u64) -> Stage1Flush {
         self.pages(page, 1)
     }
 
     fn pages(&self, first: u64, pages: u64) -> Stage1Flush {
         let first = first.wrapping_mul(PAGE_SIZE);
-        Stage1Flush::Pages(Stage1Pages { asid: self.tag.asid(), first, pages, is_leaf: self.is_leaf })
+        Stage1Flush::Pages(Stage1Pages { asid: self.tag.asid(), first, pages, is_leaf: self.tag.is_leaf() })
     }
 }

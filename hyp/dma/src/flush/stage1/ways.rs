@@ -28,7 +28,7 @@ pub(super) struct Ways {
 
 impl Ways {
     pub(super) const fn new(kind: Kind) -> Self {
-        let way = Way { tag: Tag::ANY, kind, is_wide: false, flushed: 0, charge_ns: 0 };
+        let way = Way { tag: Tag::NONE, kind, is_wide: false, flushed: 0, charge_ns: 0 };
         Self { latest: 0, count: 0, ways: [way; DEVICES_MAX] }
     }
 
@@ -39,9 +39,9 @@ impl Ways {
     /// The way of `tag`: its own, a free one, one of an ASID of which nothing can be cached any more, or the last.
     #[inline]
     pub(super) fn of(&mut self, tag: Tag) -> &mut Way {
-        let is_latest = self.known().get(self.latest).is_some_and(|way| way.tag == tag);
-        if !is_latest {
-            self.latest = self.look_up(tag);
+        let owner = tag.owner();
+        if self.ways[self.latest % DEVICES_MAX].tag != owner {
+            self.latest = self.look_up(owner);
         }
         &mut self.ways[self.latest % DEVICES_MAX]
     }

@@ -70,24 +70,20 @@ impl Iterator for Stage1Commands<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Stage1Flush> {
-        if core::mem::take(&mut self.is_all) {
-            return Some(Stage1Flush::All);
-        }
-        if let Some(asid) = self.asids.next() {
-            return Some(Stage1Flush::Asid(*asid));
-        }
         loop {
             let Run { first, end } = self.paged.run;
             if first < end {
-                self.paged.run.first = first + 1;
+                self.paged.run.first = first.wrapping_add(1);
                 return Some(self.paged.page(first));
             }
-            let next = self.runs.next()?;
+            let Some(next) = self.runs.next() else { break };
             if next.is_paged {
                 self.paged = *next;
             } else if next.run.first < next.run.end {
                 return Some(next.command());
             }
         }
+        let asid = self.asids.next().map(|asid| Stage1Flush::Asid(*asid));
+        asid.or_else(|| core::mem::take(&mut self.is_all).then_some(Stage1Flush::All))
     }
 }
