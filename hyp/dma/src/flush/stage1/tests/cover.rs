@@ -64,7 +64,7 @@ fn entries(added: &[Stage1Flush]) -> Vec<Entry> {
 
 fn flushes() -> impl Strategy<Value = Vec<Stage1Flush>> {
     let place = prop_oneof![
-        6 => (0u64..300, 1u64..20),
+        6 => (0u64..100, 1u64..20),
         2 => (0u64..1 << 20, 1u64..3000),
         1 => (PAGES_END - 300..PAGES_END, 1u64..600),
         1 => (any::<u64>().prop_map(|page| page % PAGES_END), 1..u64::MAX),
@@ -147,6 +147,17 @@ fn what_touches_is_one_run() {
     assert_eq!(sent(&mut policy, &two), two);
     // 33 pages are 17 units of 2.
     assert_eq!(sent(&mut policy, &[pages(1, 10, 33)]), [pages(1, 10, 34)]);
+}
+
+/// Would miss: pages past the last address, which would be those at the first.
+#[test]
+fn nothing_lies_past_the_last_page() {
+    let last = pages(1, PAGES_END - 1, 1);
+    let mut paged = policy(Stage1Mode::Fixed(Kind::Page), false);
+    assert_eq!(sent(&mut paged, &[pages(1, PAGES_END - 1, 9)]), [last]);
+    assert_eq!(sent(&mut paged, &[pages(1, PAGES_END - 1, 9), pages(1, 3, 1)]), [last, pages(1, 3, 1)]);
+    let mut ranges = policy(Stage1Mode::Auto, true);
+    assert_eq!(sent(&mut ranges, &[pages(1, PAGES_END - 33, 99)]), [pages(1, PAGES_END - 34, 34)]);
 }
 
 /// Would miss: memory that overflows into nothing, or at once into everything.

@@ -1,5 +1,7 @@
 //! Fixed policies, switches, counters.
 
+use std::vec::Vec;
+
 use bulkhead_core::stage1::Stage1Flush;
 
 use super::{pages, policy, sent};
@@ -85,6 +87,28 @@ fn churn_changes_over_once_it_has_paid_for_it() {
     assert!(!scatter(&mut policy, 2, 1));
     let back = policy.take_switch().expect("told");
     assert_eq!((back.asid, back.from, back.to), (Some(2), Kind::Context, Kind::Page));
+}
+
+/// Would miss: an ASID that flaps between two kinds that cost nearly the same.
+#[test]
+fn near_equals_do_not_flap() {
+    // Everything costs 100 and 20 refills of 103, as much as 21.6 pages.
+    let costs = Costs { command_ns: 100, refill_ns: 103, tlb_entries: 20 };
+    let mut policy = Stage1Policy::new(Stage1Mode::Auto, false, costs);
+    let kinds = [21, 30, 21, 22, 21, 20, 21].map(|count| scatter(&mut policy, 1, count));
+    assert_eq!(kinds, [false, true, true, true, true, false, false]);
+    assert_eq!(policy.counters().switches, 2);
+}
+
+/// Would miss: many ASIDs at once, each of which costs little.
+#[test]
+fn a_batch_of_many_asids_is_everything_where_that_costs_less() {
+    let costs = Costs { command_ns: 1000, ..Costs::START };
+    let mut policy = Stage1Policy::new(Stage1Mode::Auto, true, costs);
+    let added: Vec<_> = (0..8).map(|asid| pages(asid, 5, 2)).collect();
+    assert_eq!(sent(&mut policy, &added), [Stage1Flush::All]);
+    assert_eq!(sent(&mut policy, &added[..1]), added[..1]);
+    assert_eq!(policy.counters().switches, 0);
 }
 
 /// Would miss: a table of ASIDs that overflows, or that an ASID which went keeps for good.
