@@ -7,7 +7,7 @@ use tock_registers::fields::FieldValue;
 use super::{
     COMMANDS_MAX, Host, HostFailed, Next, Vsmmu,
     command::{COMMAND_LOG2, Command, Completion, Decoder},
-    interrupt::{Gerror, Interrupts, store_half},
+    interrupt::{Gerror, Interrupts, store, store_half},
     queue::Queue,
     registers::{CMDQ_CONS, CMDQ_LOG2, CR0, offset},
 };
@@ -84,10 +84,7 @@ impl Vsmmu {
                     Ok(())
                 }
                 Some(command @ Command::Sync(Completion::Message(at, data))) => match run.word(at) {
-                    Some(word) => host.sync().map_err(Break::from).map(|()| {
-                        self.interrupts |= Interrupts::CMD_SYNC;
-                        store_half(word, at, data);
-                    }),
+                    Some(word) => host.sync().map_err(Break::from).map(|()| store_half(word, at, data)),
                     None => Err(Break::Other(command)),
                 },
                 Some(Command::Sync(Completion::None)) => host.sync().map_err(Break::from),
@@ -125,12 +122,15 @@ impl Vsmmu {
         Ok(1)
     }
 
-    /// Says that a CMD_SYNC is complete, if it asks for that.
+    /// Says that a CMD_SYNC is complete, if it asks for that: by wire only where it has no message. (4.7.3 has the wire in
+    /// both cases. A driver that polls its message would pay for an interrupt that nobody waits for.)
     fn complete(&mut self, command: Command, memory: &mut impl GuestMemory) {
-        if let Command::Sync(Completion::Message(at, data)) = command
-            && self.signal(Interrupts::CMD_SYNC, (at, data), memory).is_none()
-        {
-            self.raise(Gerror::MSI_CMDQ_ABT_ERR, memory);
+        match command {
+            Command::Sync(Completion::Message(0, _)) => self.interrupts |= Interrupts::CMD_SYNC,
+            Command::Sync(Completion::Message(at, data)) if store(memory, at, data).is_none() => {
+                self.raise(Gerror::MSI_CMDQ_ABT_ERR, memory);
+            }
+            _ => {}
         }
     }
 

@@ -15,14 +15,14 @@ use super::{
 use crate::memory::{GuestMemory, Word};
 
 bitflags! {
-    /// Wired outputs, each an edge, whether a message is sent or not.
+    /// Wired outputs, each an edge. Those of the event queue and of global errors are raised whether a message is sent or not.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct Interrupts: u8 {
         /// The event queue is not empty any more.
         const EVENTQ = 1 << 0;
         /// A global error became active.
         const GERROR = 1 << 1;
-        /// A CMD_SYNC with CS = SIG_IRQ is complete.
+        /// A CMD_SYNC with CS = SIG_IRQ and no message is complete.
         const CMD_SYNC = 1 << 2;
     }
 }
@@ -72,18 +72,9 @@ impl Vsmmu {
     }
 
     /// Signals by wire, and by `message` (address, data) unless the address is 0; `None` if that store was aborted.
-    pub(super) fn signal(
-        &mut self,
-        wire: Interrupts,
-        message: (u64, u32),
-        memory: &mut impl GuestMemory,
-    ) -> Option<()> {
+    fn signal(&mut self, wire: Interrupts, (at, data): (u64, u32), memory: &mut impl GuestMemory) -> Option<()> {
         self.interrupts |= wire;
-        let (at, data) = message;
-        if at != 0 {
-            store_half(memory.words(Ipa::new(at & !7), 1)?.first()?, at, data);
-        }
-        Some(())
+        if at == 0 { Some(()) } else { store(memory, at, data) }
     }
 
     fn message(&self, cfg0: usize, cfg1: usize) -> (u64, u32) {
@@ -105,6 +96,12 @@ impl Vsmmu {
 
 /// Attempts at a store of half a word before it is forced.
 const ATTEMPTS: u32 = 64;
+
+/// Stores 32 bits at `at`, a multiple of 4; `None` where no RAM is.
+pub(super) fn store(memory: &mut impl GuestMemory, at: u64, data: u32) -> Option<()> {
+    store_half(memory.words(Ipa::new(at & !7), 1)?.first()?, at, data);
+    Some(())
+}
 
 /// Stores 32 bits at the address `at`, a multiple of 4, which `word` holds. The other half keeps what it holds, unless
 /// another vCPU stores there all the time.

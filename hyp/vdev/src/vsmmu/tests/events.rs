@@ -12,7 +12,6 @@ fn acknowledge(vm: &mut Vm) {
 #[test]
 fn records_go_round() {
     let mut vm = Driver::probe().vm;
-    vm.smmu.take_interrupts();
     for round in 0..300_u64 {
         let event = |part: u64| [0x10 | 8 << 32, round, round << 32, part];
         vm.record(event(0));

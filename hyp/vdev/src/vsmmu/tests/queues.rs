@@ -66,6 +66,9 @@ fn a_message_is_a_store_to_ram_or_nothing() {
         assert_eq!((vm.read(0x9c), vm.read(0x60)), (1, 1 << 4), "message to {at:#x}");
         assert!(vm.smmu.take_interrupts().contains(Interrupts::GERROR));
     }
+    let mut vm = enabled();
+    assert_eq!(issue(&mut vm, &[message(0)]), [Call::Sync]);
+    assert_eq!((vm.read(0x60), vm.smmu.take_interrupts()), (0, Interrupts::CMD_SYNC));
     for at in [RAM, RAM + 4, RAM + RAM_BYTES - 4, CMDQ + 8, CMDQ + 0xffc] {
         let mut vm = enabled();
         vm.put(at & !7, &[u64::MAX]);

@@ -167,8 +167,10 @@ impl Reference {
                 Ok(message) => {
                     self.registers.insert(0x9c, consumer & 0x7f00_0000 | (index + 1) & (2 * size - 1));
                     if let Some((at, data)) = message {
-                        self.interrupts |= Interrupts::CMD_SYNC;
-                        if at != 0 && self.store(at, &data.to_le_bytes()).is_none() {
+                        // The one departure: no wire beside a message.
+                        if at == 0 {
+                            self.interrupts |= Interrupts::CMD_SYNC;
+                        } else if self.store(at, &data.to_le_bytes()).is_none() {
                             self.error(1 << 4);
                         }
                     }
