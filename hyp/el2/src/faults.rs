@@ -1,7 +1,7 @@
 //! A device's fault: one line that names VM, device, stream, address, access and reason.
 
 use bulkhead_core::{
-    addr::Iova,
+    addr::{Iova, Ipa},
     ids::{PciFunction, SmmuId, StreamKey},
 };
 use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
@@ -119,10 +119,14 @@ fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
         None => "access",
     };
     let (reason, meaning) = (event.reason.name(), event.reason.meaning());
-    let place = Where(event.iova, found.map(|(vm, _)| vm));
+    let vm = found.map(|(vm, _)| vm);
+    // Where the guest has a stage 1, the IOVA is its own; our stage 2 was asked for what came out of it.
+    let is_nested = vm.is_some_and(|vm| vm.vsmmu.is_some());
+    let ipa = Output(event.ipa.filter(|_| is_nested));
+    let place = Where(if is_nested { event.ipa.map(|ipa| Iova::new(ipa.as_u64())) } else { event.iova }, vm);
     let (smmu, stream, device) = (smmu.0, event.stream, Device(found.map(|(_, function)| function)));
     warn!(
-        "fault vm={name} device={device} smmu={smmu} stream={stream} iova={iova} {access} reason={reason}: {meaning}{place}"
+        "fault vm={name} device={device} smmu={smmu} stream={stream} iova={iova}{ipa} {access} reason={reason}: {meaning}{place}"
     );
 }
 
@@ -138,6 +142,15 @@ impl core::fmt::Display for Where {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (Some(iova), Some(vm)) = (self.0, self.1) else { return Ok(()) };
         vm.dma.describe(iova, f)
+    }
+}
+
+/// What a guest's stage 1 made of the address.
+struct Output(Option<Ipa>);
+
+impl core::fmt::Display for Output {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.map_or(Ok(()), |ipa| write!(f, " ipa={:#x}", ipa.as_u64()))
     }
 }
 
