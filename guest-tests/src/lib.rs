@@ -20,6 +20,7 @@ pub mod params;
 pub mod pci;
 pub mod psci;
 pub mod random;
+pub mod smmu;
 pub mod smp;
 pub mod sysreg;
 pub mod timer;
