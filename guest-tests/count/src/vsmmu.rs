@@ -58,12 +58,12 @@ impl Host for Idle {
     fn forget_context(&mut self, _: u32) -> Result<(), HostFailed> {
         Ok(())
     }
-    #[inline(never)]
+    #[inline(always)]
     fn flush(&mut self, flush: Stage1Flush) {
         black_box(&flush);
         self.flushes = self.flushes.wrapping_add(1);
     }
-    #[inline(never)]
+    #[inline(always)]
     fn sync(&mut self) -> Result<(), HostFailed> {
         self.syncs = self.syncs.wrapping_add(1);
         Ok(())
@@ -99,7 +99,7 @@ pub fn run() {
         let _ = smmu.write(offset, Width::Word, value, &mut page, &mut host);
     }
     let mut producer = 0;
-    for (name, commands) in [("vsmmu: batch of 1 TLBI and SYNC", 1), ("vsmmu: batch of 17 TLBIs and SYNC", 17)] {
+    for (name, commands) in [("virtual SMMU: a TLBI and its SYNC", 1), ("virtual SMMU: 17 TLBIs and their SYNC", 17)] {
         meter::measure_net(name, 1, true, false, |is_real, rounds| {
             let is_real = black_box(is_real);
             for _ in 0..rounds {
