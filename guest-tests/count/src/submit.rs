@@ -11,7 +11,9 @@ use core::{
 
 use bulkhead_core::{
     addr::{Ipa, PAGE_SIZE, PhysAddr},
-    ids::{SmmuId, Vmid},
+    ids::{SmmuId, StreamId, Vmid},
+    stage1::{ContextTable, Stage1Flush, Stage1Pages, StreamConfig},
+    stage2::S2Config,
 };
 use bulkhead_guest_tests::println;
 use bulkhead_smmu::{Config, Error, Failed, Invalidation, Mark, Platform, Progress, Smmu, Synced, Ticket};
@@ -162,6 +164,36 @@ fn idle(driver: &mut Driver, ipa: Ipa) -> Option<Synced> {
     None
 }
 
+/// What `commands` pages of a guest's stage 1 and their CMD_SYNC take of a driver that has them.
+fn guest(driver: &mut Driver, vmid: Vmid, ipa: Ipa, commands: u64) -> Option<Synced> {
+    let flushes = (0..commands).map(|page| {
+        let first = ipa.as_u64().wrapping_add(page << 20);
+        Stage1Flush::Pages(Stage1Pages { asid: Some(1), first, pages: 1, is_leaf: true })
+    });
+    let ticket = driver.submit_stage1(vmid, flushes).ok()?;
+    driver.wait(ticket).ok()
+}
+
+fn guest_idle(driver: &mut Driver, ipa: Ipa, commands: u64) -> Option<Synced> {
+    for word in 0..2 * (commands + 1) {
+        driver.platform().memory[0].store(ipa.as_u64().wrapping_add(word * 8), Relaxed);
+    }
+    None
+}
+
+/// Counts flushes of a guest's stage 1.
+fn count_guest(driver: &mut Driver, vmid: Vmid) -> Result<(), Error> {
+    let stream = StreamId(8);
+    driver.attach(stream, &S2Config { vmid, root: PhysAddr::new(1 << 31), ipa_bits: 39, output_bits: 40 })?;
+    let table = ContextTable { at: Ipa::new(1 << 30), inner: 1, outer: 1, shareability: 3 };
+    driver.configure(stream, &StreamConfig::Stage1(table))?;
+    let name = "stage 1: submission of a page and its SYNC";
+    count(name, driver, vmid, |d, vmid, ipa| guest(d, vmid, ipa, 1), |d, _, ipa| guest_idle(d, ipa, 1));
+    let name = "stage 1: submission of 32 pages and their SYNC";
+    count(name, driver, vmid, |d, vmid, ipa| guest(d, vmid, ipa, 32), |d, _, ipa| guest_idle(d, ipa, 32));
+    Ok(())
+}
+
 /// Counts a flush: how many were proven.
 fn count<D>(name: &str, driver: &mut D, vmid: Vmid, real: Flush<D>, idle: Flush<D>) -> u64 {
     let mut done = 0_u64;
@@ -189,5 +221,8 @@ pub fn run() {
     // Take-over has sent one of its own.
     if done + 1 != driver.get_mut().counters().commands.syncs {
         println!("FAIL: {done} flushes are proven");
+    }
+    if let Err(error) = count_guest(driver.get_mut(), vmid) {
+        println!("FAIL: {error}");
     }
 }

@@ -270,10 +270,8 @@ impl Cmdq {
         }
         self.make_room(platform, 2)?;
         let start = self.put;
-        for words in [command, SYNC] {
-            self.write_words(platform, self.slot(self.put), words);
-            self.put += 1;
-        }
+        self.push(platform, command);
+        self.push(platform, SYNC);
         self.publish(platform);
         Ok(Sent { start, is_complete: self.is_drained(platform) })
     }
@@ -300,16 +298,30 @@ impl Cmdq {
         platform: &mut P,
         commands: impl Iterator<Item = Command>,
     ) -> Result<u64, Error> {
-        // A batch starts in an empty queue: its length need not be known.
-        self.make_room(platform, self.entries())?;
-        let start = self.put;
+        let start = self.begin(platform)?;
         for command in commands.take(self.capacity()) {
-            self.push(platform, command);
+            self.push(platform, command.encode());
         }
-        self.push(platform, Command::Sync);
+        self.finish(platform, start);
+        Ok(start)
+    }
+
+    /// Starts a batch, in an empty queue: its length need not be known. The position of its first command.
+    pub(crate) fn begin<P: Platform>(&mut self, platform: &mut P) -> Result<u64, Error> {
+        self.make_room(platform, self.entries())?;
+        Ok(self.put)
+    }
+
+    /// Goes back to a position in a batch that is not finished.
+    pub(crate) const fn rewind(&mut self, position: u64) {
+        self.put = position;
+    }
+
+    /// Ends the batch that began at `start` with its CMD_SYNC, and sends it.
+    pub(crate) fn finish<P: Platform>(&mut self, platform: &mut P, start: u64) {
+        self.push(platform, SYNC);
         self.batched = self.batched.wrapping_add(self.put.wrapping_sub(start));
         self.publish(platform);
-        Ok(start)
     }
 
     /// Commands that one CMD_SYNC can follow.
@@ -342,8 +354,10 @@ impl Cmdq {
         }
     }
 
-    fn push<P: Platform>(&mut self, platform: &mut P, command: Command) {
-        self.write_words(platform, self.slot(self.put), command.encode());
+    /// Puts the next command of a batch in, of at most [`capacity`](Self::capacity).
+    #[inline]
+    pub(crate) fn push<P: Platform>(&mut self, platform: &mut P, command: [u64; 2]) {
+        self.write_words(platform, self.slot(self.put), command);
         self.put += 1;
     }
 

@@ -14,6 +14,7 @@ use crate::{
 };
 
 /// The command for `flush`; more than it where it cannot be said in one: never less.
+#[inline]
 fn command(vmid: Vmid, flush: Stage1Flush, has_ranges: bool) -> Command {
     match flush {
         Stage1Flush::All => Command::TlbiNhAll { vmid },
@@ -51,43 +52,60 @@ impl<P: Platform> Smmu<P> {
     /// - With nothing to send the ticket is complete: every earlier one was for its own SYNC.
     ///
     /// Else as [`submit_all`](Self::submit_all). The ticket proves nothing for pages that were taken out of stage 2.
-    pub fn submit_stage1(
-        &mut self,
-        vmid: Vmid,
-        flushes: impl Iterator<Item = Stage1Flush> + Clone,
-    ) -> Result<Ticket, Failed> {
+    pub fn submit_stage1(&mut self, vmid: Vmid, flushes: impl Iterator<Item = Stage1Flush>) -> Result<Ticket, Failed> {
         let has_ranges = self.features.has_range_invalidation;
-        let mut tlb = flushes.map(|flush| command(vmid, flush, has_ranges));
-        let capacity = self.cmdq.capacity();
-        let stale = self.streams.iter().filter(|known| known.s2.vmid == vmid && known.is_context_stale);
-        let configuration = stale.clone().count();
-        let is_single = configuration == 0 && tlb.clone().nth(1).is_none();
-        let sent = if is_single {
-            let Some(only) = tlb.next() else { return Ok(self.ticket(vmid, self.cmdq.position(), true)) };
-            self.cmdq.send(&mut self.platform, only.encode()).map(|sent| (sent.start, sent.is_complete))
-        } else {
-            // In this order: what walks between the two finds the new descriptor.
-            let few = configuration < capacity;
-            let one = (!few).then_some(Command::CfgiAll);
-            let each = stale.filter(|_| few).map(|known| Command::CfgiCdAll { stream: known.id });
-            let contexts = one.into_iter().chain(each);
-            let configuration = if few { configuration } else { 1 };
-            let is_full = tlb.clone().nth(capacity - configuration).is_some();
-            let all = is_full.then_some(Command::TlbiNhAll { vmid });
-            let commands = contexts.chain(all).chain(tlb.filter(|_| !is_full));
-            self.cmdq.send_all(&mut self.platform, commands).map(|start| {
-                self.cmdq.count_batch(start, configuration as u64);
-                (start, self.cmdq.is_drained(&mut self.platform))
-            })
+        let mut commands = flushes.map(|flush| command(vmid, flush, has_ranges).encode());
+        let stale = self.streams.iter().filter(|known| known.s2.vmid == vmid && known.is_context_stale).count();
+        let (first, second) = (commands.next(), commands.next());
+        let sent = match (first, second) {
+            (None, _) if stale == 0 => return Ok(self.ticket(vmid, self.cmdq.position(), true)),
+            (Some(only), None) if stale == 0 => {
+                let sent = self.cmdq.send(&mut self.platform, only);
+                sent.map(|sent| (sent.start, sent.is_complete))
+            }
+            _ => self.send_batch(vmid, stale, [first, second].into_iter().flatten().chain(commands)),
         };
         match sent {
-            Ok((start, is_complete)) => {
-                for known in self.streams.iter_mut().filter(|known| known.s2.vmid == vmid) {
-                    known.is_context_stale = false;
-                }
-                Ok(self.ticket(vmid, start, is_complete))
-            }
+            Ok((start, is_complete)) => Ok(self.ticket(vmid, start, is_complete)),
             Err(error) => Err(self.fail(vmid, error)),
         }
+    }
+
+    /// Sends the `stale` contexts of `vmid` and `commands`: where they start, and whether they are complete.
+    fn send_batch(
+        &mut self,
+        vmid: Vmid,
+        stale: usize,
+        mut commands: impl Iterator<Item = [u64; 2]>,
+    ) -> Result<(u64, bool), Error> {
+        let Self { cmdq, platform, streams, .. } = self;
+        let start = cmdq.begin(platform)?;
+        let capacity = cmdq.capacity() as u64;
+        let is_few = (stale as u64) < capacity;
+        // Contexts first: what is walked between the two finds the new descriptor.
+        for known in streams.iter_mut().filter(|known| known.s2.vmid == vmid && known.is_context_stale) {
+            known.is_context_stale = false;
+            if is_few {
+                cmdq.push(platform, Command::CfgiCdAll { stream: known.id }.encode());
+            }
+        }
+        if !is_few {
+            cmdq.push(platform, Command::CfgiAll.encode());
+        }
+        let contexts = cmdq.position();
+        let fits = commands.all(|command| {
+            let fits = cmdq.position().wrapping_sub(start) != capacity;
+            if fits {
+                cmdq.push(platform, command);
+            }
+            fits
+        });
+        if !fits {
+            cmdq.rewind(contexts);
+            cmdq.push(platform, Command::TlbiNhAll { vmid }.encode());
+        }
+        cmdq.finish(platform, start);
+        cmdq.count_batch(start, contexts.wrapping_sub(start));
+        Ok((start, cmdq.is_drained(platform)))
     }
 }
