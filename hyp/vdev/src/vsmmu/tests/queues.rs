@@ -143,3 +143,29 @@ fn a_command_is_copied_once() {
         assert_eq!((vm.get(STRTAB), vm.get(command[1]) & 0xffff_ffff), (0, 7));
     }
 }
+
+/// Would miss: a table or a queue that moves, or an index that is set, while the SMMU uses it; a message, while its interrupt
+/// is on.
+#[test]
+fn what_is_in_use_does_not_change() {
+    let mut vm = enabled();
+    vm.write(0x50, 0b101);
+    vm.write(0x20, 0b1101);
+    let guarded = [
+        0x2c, 0x68, 0x6c, 0x70, 0x74, 0x80, 0x84, 0x88, 0x90, 0x94, 0x9c, 0xa0, 0xa4, 0xb0, 0xb4, 0xb8, 0xbc, 0x1_00a8,
+    ];
+    for offset in guarded {
+        let before = vm.read(offset);
+        vm.write(offset, before ^ 0x20);
+        vm.write(offset, before ^ 2);
+        assert_eq!(vm.read(offset), before, "offset {offset:#x}");
+    }
+    vm.write(0x20, 0);
+    vm.write(0x50, 0);
+    for offset in guarded {
+        let before = vm.read(offset);
+        let bit = if matches!(offset, 0x80 | 0xb0 | 0x68) { 0x40 } else { 2 };
+        vm.write(offset, before ^ bit);
+        assert_eq!(vm.read(offset), before ^ bit, "offset {offset:#x}");
+    }
+}
