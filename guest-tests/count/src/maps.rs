@@ -25,24 +25,70 @@ const RING: usize = 256;
 struct Calls<L> {
     load: L,
     unload: fn(&mut Channel<'static>, Handle) -> Result<(), HandleError>,
-    flush: fn(&mut Channel<'static>),
+    flush: fn(&mut Channel<'static>, Handle) -> bool,
 }
 
 impl<L> Calls<L> {
     /// What is measured.
     const fn real(load: L) -> Self {
-        Self { load, unload: Channel::unload, flush }
+        Self { load, unload: Channel::unload, flush: |channel, _| flush(channel) }
     }
-    /// What the harness takes.
-    const fn idle(load: L) -> Self {
-        Self { load, unload: |_, _| Ok(()), flush: |_| () }
+
+    /// What the harness takes, with `TESTS` tests in each.
+    const fn idle<const TESTS: usize>(load: L) -> Self {
+        let flush = |_: &mut Channel<'static>, handle| {
+            test::<TESTS>(handle);
+            true
+        };
+        let unload = |_: &mut Channel<'static>, handle| {
+            test::<TESTS>(handle);
+            Ok(())
+        };
+        Self { load, unload, flush }
     }
+}
+
+/// Does nothing, by one test or two: the frame that every function of these programs has is then around what never
+/// happens, as it is in the functions that are measured. What two take beyond one is a test's share of the first.
+#[inline(always)]
+fn test<const TESTS: usize>(handle: Handle) {
+    let bits = handle.as_u64();
+    if bits == 0 || (TESTS > 1 && bits >> 63 != 0) {
+        fail("no map's handle");
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn fail(what: &str) {
+    println!("FAIL: {what}");
 }
 
 /// A load of several segments.
 type Load = fn(&mut Channel<'static>, Handle, Direction, &mut [Segment]) -> Result<u32, LoadError>;
 /// A load of one.
 type LoadOne = fn(&mut Channel<'static>, Handle, Direction, Ipa, u64) -> Option<NonZeroU64>;
+
+fn idle<const TESTS: usize>(
+    _: &mut Channel<'static>,
+    handle: Handle,
+    _: Direction,
+    _: &mut [Segment],
+) -> Result<u32, LoadError> {
+    test::<TESTS>(handle);
+    Ok(1)
+}
+
+fn idle_one<const TESTS: usize>(
+    _: &mut Channel<'static>,
+    handle: Handle,
+    _: Direction,
+    _: Ipa,
+    _: u64,
+) -> Option<NonZeroU64> {
+    test::<TESTS>(handle);
+    Some(NonZeroU64::MIN)
+}
 
 fn segments<const N: usize>(bytes: u64) -> [Segment; N] {
     core::array::from_fn(|at| {
@@ -52,12 +98,12 @@ fn segments<const N: usize>(bytes: u64) -> [Segment; N] {
 }
 
 /// Loads and unloads the ring's maps in order, a flush for each `batch`. `load` calls one of `loads`, the real one and
-/// the idle one: whether it has loaded.
+/// those with one test and two: whether it has loaded.
 fn ring<L: Copy>(
     name: &str,
     batch: usize,
     params: &MapParams,
-    loads: [L; 2],
+    loads: [L; 3],
     mut load: impl FnMut(L, &mut Channel<'static>, Handle, Direction) -> bool,
 ) {
     let Some(mut rig) = Rig::new(DmamapStrategy::Reserve, RING, params) else {
@@ -65,8 +111,9 @@ fn ring<L: Copy>(
         return;
     };
     let mut refused = 0_u32;
-    let [real, idle] = loads;
-    meter::measure_net(name, batch as u64, Calls::real(real), Calls::idle(idle), |calls, rounds| {
+    let [real, one, two] = loads;
+    let idle = [Calls::idle::<1>(one), Calls::idle::<2>(two)];
+    meter::measure_inside(name, batch as u64, Calls::real(real), idle, |calls, rounds| {
         let calls = core::hint::black_box(calls);
         let direction = core::hint::black_box(Direction::Both);
         let starts = (0..RING).step_by(batch).cycle();
@@ -79,7 +126,9 @@ fn ring<L: Copy>(
             for handle in handles {
                 refused = refused.wrapping_add(u32::from((calls.unload)(channel, *handle).is_err()));
             }
-            (calls.flush)(channel);
+            if let [first, ..] = handles {
+                refused = refused.wrapping_add(u32::from(!(calls.flush)(channel, *first)));
+            }
         }
     });
     if refused > 0 {
@@ -89,7 +138,7 @@ fn ring<L: Copy>(
 
 /// One segment of so many bytes.
 fn ring_of_one(name: &str, bytes: u64, params: &MapParams) {
-    let loads: [LoadOne; 2] = [Channel::load_one, |_, _, _, _, _| Some(NonZeroU64::MIN)];
+    let loads: [LoadOne; 3] = [Channel::load_one, idle_one::<1>, idle_one::<2>];
     let [segment] = segments::<1>(bytes);
     let (ipa, bytes) = core::hint::black_box((segment.ipa(), bytes));
     ring(name, 16, params, loads, |load, channel, handle, direction| {
@@ -102,7 +151,7 @@ pub fn run() {
     let packet = MapParams::new(3 * PAGE_SIZE, 3);
     for batch in [1, 16, 64] {
         let name = alloc::format!("load + unload, 3 pages, batch {batch}, reserve");
-        let loads: [Load; 2] = [Channel::load, |_, _, _, _| Ok(1)];
+        let loads: [Load; 3] = [Channel::load, idle::<1>, idle::<2>];
         let mut segments = segments::<3>(1024);
         ring(&name, batch, &packet, loads, |load, channel, handle, direction| {
             load(channel, handle, direction, &mut segments).is_ok()

@@ -17,10 +17,16 @@ pub fn measure(name: &str, units: u64, run: impl FnMut(u64)) {
     print(name, hundredths(units, run));
 }
 
-/// The same, less what the same loop around other calls takes: those that do nothing.
+/// The same, less what the same loop around other calls takes: those that do nothing, and have a frame.
 pub fn measure_net<C: Copy>(name: &str, units: u64, real: C, idle: C, mut run: impl FnMut(C, u64)) {
     let all = hundredths(units, |rounds| run(real, rounds));
     print(name, all.saturating_sub(hundredths(units, |rounds| run(idle, rounds))));
+}
+
+/// The same, less what the same loop around calls that do nothing takes, without a frame: told from calls with one test and with two.
+pub fn measure_inside<C: Copy>(name: &str, units: u64, real: C, idle: [C; 2], mut run: impl FnMut(C, u64)) {
+    let [all, one, two] = [real, idle[0], idle[1]].map(|calls| hundredths(units, |rounds| run(calls, rounds)));
+    print(name, (all + two).saturating_sub(2 * one));
 }
 
 /// Prints a ratio as a figure.

@@ -21,7 +21,7 @@ mod stage1;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::batch::BLOCK_STRIDE;
+pub(crate) use self::batch::{BLOCK_STRIDE, place_of_page};
 pub use self::{
     batch::{Batch, Stamp, Work},
     cost::{Costs, Live},

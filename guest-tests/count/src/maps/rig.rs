@@ -104,7 +104,7 @@ impl Rig {
             bits: Vec::leak(vec![0; REGIONS * 512 / 16 / 64]),
         };
         let space = Space::new(&config, storage, &mut tables).ok()?;
-        let records = Vec::leak((0..maps + 1).map(|_| Record::EMPTY).collect());
+        let records = Vec::leak((0..maps + 1).map(|_| Record::empty()).collect());
         let pieces = Vec::leak((0..maps * 4 + 64).map(|_| Piece::EMPTY).collect());
         let batch = Batch::new(vmid, [SmmuId(0)], true);
         let channel = Channel::new(0, ChannelStorage { records, pieces }, &space, batch);
@@ -116,10 +116,11 @@ impl Rig {
     }
 }
 
-/// Flushes what was unloaded, as one range.
-pub fn flush(channel: &mut Channel<'_>) {
+/// Flushes what was unloaded, as one range: whether the batch knows.
+pub fn flush(channel: &mut Channel<'_>) -> bool {
     let batch = channel.batch_mut();
-    if let Ok(epoch) = retire(batch.close(Scope::Range), &mut [Done]) {
-        core::hint::black_box(batch.accept(&epoch).is_ok());
+    match retire(batch.close(Scope::Range), &mut [Done]) {
+        Ok(epoch) => batch.accept(&epoch).is_ok(),
+        Err(_) => false,
     }
 }

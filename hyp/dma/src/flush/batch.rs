@@ -21,6 +21,14 @@ const BLOCK_PAGES: u64 = 512;
 /// From one block of a ring to the next, in bytes: between them are a guard page, and what aligns the next.
 pub(crate) const BLOCK_STRIDE: u64 = 2 * BLOCK_2M;
 
+/// The place of a page with this number in what the batch keeps: no block's address is one.
+pub(crate) const fn place_of_page(page: u64) -> u64 {
+    page.wrapping_add(PLACES)
+}
+
+/// Past every address.
+const PLACES: u64 = 1 << 62;
+
 /// The number of the batch that something was gathered into, from 1. Zero was never gathered.
 ///
 /// Kept as its complement of 63 bits: a mark that is less than every stamp, as a handle is, is later than all of them.
@@ -63,20 +71,22 @@ impl Stamp {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Batch {
-    settled: Stamp,
-    /// Pages that may lie between two unloads of a run, now.
-    gap: u64,
-    /// End of the run that grows.
-    tip: u64,
-    /// Maps, and pages below `ONE_MAP`.
-    tally: u64,
     open: Stamp,
     /// First address of the block that was unloaded last, by a run of blocks that grows.
     last_block: u64,
-    /// The same, where that run began: there is none where both are the same.
+    settled: Stamp,
+    /// Pages that may lie between two unloads of a run, now.
+    gap: u64,
+    /// End of the run that grows: the place of the page behind it.
+    tip: u64,
+    /// Maps, and pages below `ONE_MAP`.
+    tally: u64,
+    /// When a deferred flush was first put off.
+    since_us: Option<u64>,
+    /// `last_block`, where that run began: there is none where both are the same.
     before_blocks: u64,
-    /// First page of the run that grows, or `tip`: there is none. The first of a ring's next batch follows the last of
-    /// this one, and the run begins where that ended.
+    /// Place of the first page of the run that grows, or `tip`: there is none. The first of a ring's next batch follows
+    /// the last of this one, and the run begins where that ended.
     first: u64,
     /// The gap that each batch begins with.
     narrow_gap: u64,
@@ -87,8 +97,6 @@ pub struct Batch {
     vmid: Vmid,
     /// The SMMUs that walk the VM's tables, a bit each.
     walkers: u16,
-    /// When a deferred flush was first put off.
-    since_us: Option<u64>,
     hull: Run,
     earlier: [Run; RUNS],
 }
@@ -137,36 +145,42 @@ impl Batch {
     pub(crate) fn add_pages(&mut self, page: u64, pages: u64) -> Stamp {
         // Between two blocks is as much as a block, and nothing in it: passed over, for the rest of the batch.
         let reach = if self.gap == 0 { 0 } else { self.gap.max(pages.min(BLOCK_PAGES)) };
-        if page.wrapping_sub(self.tip) <= reach {
+        let place = place_of_page(page);
+        if place.wrapping_sub(self.tip) <= reach {
             self.gap = reach;
-            return self.extend(page, pages);
+            self.extend(place, pages);
+            return self.open;
         }
         self.open_run(Run { first: page, end: page.saturating_add(pages) });
         self.tally(pages);
         self.open
     }
 
-    /// As [`add`](Self::add), for pages that follow the current run.
+    /// The stamp of what is gathered now.
     #[inline]
-    pub(crate) const fn extend(&mut self, page: u64, pages: u64) -> Stamp {
-        self.tip = page.wrapping_add(pages);
-        self.tally(pages);
+    pub(crate) const fn stamp(&self) -> Stamp {
         self.open
     }
 
-    /// Whether `page` follows the current run, so that [`extend`](Self::extend) takes it: in a ring that goes up, the
-    /// next is a little past it.
+    /// As [`add`](Self::add), for pages from this place on, which follow the current run.
     #[inline]
-    pub(crate) const fn is_next(&self, page: u64) -> bool {
-        page.wrapping_sub(self.tip) <= self.gap
+    pub(crate) const fn extend(&mut self, place: u64, pages: u64) {
+        self.tip = place.wrapping_add(pages);
+        self.tally(pages);
+    }
+
+    /// Whether the page at `place` follows the current run, so that [`extend`](Self::extend) takes it: in a ring that
+    /// goes up, the next is a little past it.
+    #[inline]
+    pub(crate) const fn is_next(&self, place: u64) -> bool {
+        place.wrapping_sub(self.tip) <= self.gap
     }
 
     /// Takes note of the block at this address, where the one a stride below was the last: a ring of blocks that goes
     /// up. How many they are, the run tells.
     #[inline]
-    pub(crate) const fn extend_blocks(&mut self, block: u64) -> Stamp {
+    pub(crate) const fn extend_blocks(&mut self, block: u64) {
         self.last_block = block;
-        self.open
     }
 
     /// Whether the block at this address was the last of the run of blocks that grows, so that
@@ -229,12 +243,17 @@ impl Batch {
                 next = current.hull(run);
             }
         }
-        (self.first, self.tip) = (next.first, next.end);
+        (self.first, self.tip) = (place_of_page(next.first), place_of_page(next.end));
     }
 
     /// The run that grows.
     const fn current(&self) -> Run {
-        if self.has_current() { Run { first: self.first, end: self.tip } } else { NOTHING }
+        if self.has_current() { self.growing() } else { NOTHING }
+    }
+
+    /// The same, where there is one.
+    const fn growing(&self) -> Run {
+        Run { first: self.first % PLACES, end: self.tip % PLACES }
     }
 
     const fn has_current(&self) -> bool {
@@ -299,15 +318,13 @@ impl Batch {
     /// The commands have to be submitted before anything else is gathered: the work borrows the batch.
     #[inline]
     pub fn close(&mut self, scope: Scope) -> Work<'_> {
-        let scope = if self.is_empty() { Scope::Nothing } else { scope };
-        let missing = if scope == Scope::Nothing { 0 } else { self.walkers };
-        let (stamp, vmid) = (self.open, self.vmid);
-        let flight = Flight::new(stamp, vmid, missing);
-        let (has_current, blocks) = (self.has_current(), self.block_run());
+        let (stamp, vmid, missing) = (self.open, self.vmid, self.walkers);
+        let blocks = self.block_run();
         self.open = stamp.next();
-        self.since_us = None;
-        if !has_current {
-            self.before_blocks = self.last_block;
+        if !self.has_current() {
+            let (scope, missing) = if blocks == NOTHING { (Scope::Nothing, 0) } else { (scope, missing) };
+            (self.before_blocks, self.since_us) = (self.last_block, None);
+            let flight = Flight::new(stamp, vmid, missing);
             return Work {
                 flight,
                 scope,
@@ -319,7 +336,8 @@ impl Batch {
                 is_leaf: true,
             };
         }
-        let (mut hull, current, is_leaf) = (self.hull.hull(self.current()), self.current(), !self.has_tables);
+        let flight = Flight::new(stamp, vmid, missing);
+        let (mut hull, current, is_leaf) = (self.hull.hull(self.growing()), self.growing(), !self.has_tables);
         let mut also = None;
         if self.last_block != self.before_blocks {
             self.before_blocks = self.last_block;
@@ -328,7 +346,7 @@ impl Batch {
         let earlier = self.earlier.get(..self.count as usize).unwrap_or_default();
         (self.first, self.hull) = (self.tip, NOTHING);
         self.gap = self.narrow_gap;
-        (self.tally, self.count) = (0, 0);
+        (self.tally, self.since_us, self.count) = (0, None, 0);
         self.has_tables = false;
         Work { flight, scope, vmid, hull, current, blocks: also, earlier, is_leaf }
     }

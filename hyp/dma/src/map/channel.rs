@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{flush::Batch, strategy::Magazine};
 
-/// Memory for a channel, given for the VM's life: `EMPTY` in every element.
+/// Memory for a channel, given for the VM's life: an empty one in every element.
 #[derive(Debug)]
 pub struct ChannelStorage<'t> {
     /// As many as the channel may have maps, at most 2^22.
@@ -79,8 +79,8 @@ pub(crate) struct Ram {
     pub page: [u64; 3],
     /// Whole blocks from the start on.
     pub blocks: u64,
-    pub start: u64,
     pub size: u64,
+    pub start: u64,
 }
 
 impl Ram {

@@ -73,9 +73,11 @@ impl<'t> Space<'t> {
         record.word = handle.0;
         record.set_first(first.into());
         record.triple = if params.max_segments < 3 { None } else { slots.first_chunk() };
-        (record.run, record.block, record.pieces) = (slots, None, piece);
-        (record.capacity, record.max_segments, record.boundary) = (plan.capacity, params.max_segments, 0);
+        (record.run, record.pieces) = (slots, piece);
+        (record.max_segments, record.boundary) = (params.max_segments, 0);
         (record.kind, record.wish) = (Kind::Pages, plan.wish);
+        // The last map here may have been one of a block.
+        record.set_block(&[], 0);
         let next = record.link;
         channel.count_created(next);
         self.live = self.live.wrapping_add(1);
@@ -124,11 +126,10 @@ impl<'t> Space<'t> {
             record.run = run;
             record.loaded = &[];
             record.pieces = pieces;
-            record.capacity = if plan.is_blocks { plan.capacity / 512 } else { plan.capacity };
             record.max_segments = params.max_segments;
             record.boundary = plan.boundary;
             record.kind = kind;
-            record.set_block(slots);
+            record.set_block(slots, u32::try_from(self.ram.blocks).unwrap_or(u32::MAX));
             record.is_listed = false;
             record.link = NONE;
             record.wish = plan.wish;

@@ -23,19 +23,21 @@ impl<'t> Channel<'t> {
         {
             return Ok(3);
         }
-        self.load_slice(handle, direction, segments)
+        // Not as the last call: its frame would be made for the everyday ways, too.
+        self.load_slice(handle, direction, segments).map(|more| more.wrapping_add(1))
     }
 
+    /// The less frequent numbers of segments. Tells how many pages are mapped beside the first.
     #[inline(never)]
     fn load_slice(&mut self, handle: Handle, direction: Direction, segments: &mut [Segment]) -> Result<u32, LoadError> {
         if let [only] = segments
-            && let Ok(pages) = u32::try_from(only.pages())
+            && let Ok(more) = u32::try_from(only.pages().wrapping_sub(1))
             && let Some(iova) = self.load_one(handle, direction, only.ipa, only.bytes())
         {
             only.iova = Iova::new(iova.get());
-            return Ok(pages);
+            return Ok(more);
         }
-        self.load_other(handle, direction, segments)
+        self.load_other(handle, direction, segments).map(|pages| pages.wrapping_sub(1))
     }
 
     /// [`load`](Self::load) for one segment, of `bytes` bytes at `ipa`, as it is every day: one block, or pages in the
@@ -43,20 +45,19 @@ impl<'t> Channel<'t> {
     /// takes the longer way, which knows the reason for an error too.
     pub fn load_one(&mut self, handle: Handle, direction: Direction, ipa: Ipa, bytes: u64) -> Option<NonZeroU64> {
         let record = self.records.get_mut(handle.index())?;
-        let is_vacant = (record.word == handle.0) & self.batch.is_settled(record.stamp());
-        if !is_vacant {
-            return None;
-        }
         let offset = ipa.as_u64().wrapping_sub(self.ram.start);
-        let base = record.base;
-        if let Some(block) = record.block {
-            // By this rotation, what is no multiple of 2 MiB is more than any number of blocks.
-            let number = offset.rotate_right(BLOCK_2M.trailing_zeros());
-            if (bytes == BLOCK_2M) & (number < self.ram.blocks) {
-                block.store(self.ram.block[direction as usize].wrapping_add(offset));
-                record.mark = handle.0;
-                return NonZeroU64::new(base);
-            }
+        // By this rotation, what is no multiple of 2 MiB is more than any number of blocks.
+        let number = offset.rotate_right(BLOCK_2M.trailing_zeros());
+        if (record.word == handle.0)
+            & self.batch.is_settled(record.stamp())
+            & (number < record.blocks.into())
+            & (bytes == record.only.into())
+        {
+            record.block.store(self.ram.block[direction as usize].wrapping_add(offset));
+            record.mark = handle.0;
+            return NonZeroU64::new(record.base);
+        }
+        if (record.word ^ handle.0) | self.batch.unsettled(record.mark) != 0 {
             return None;
         }
         let last = bytes.wrapping_sub(1);
@@ -66,7 +67,7 @@ impl<'t> Channel<'t> {
             let slots = record.run.get(..=past)?;
             fill(slots, self.ram.page[direction as usize].wrapping_add(offset - within));
             (record.mark, record.loaded) = (handle.0, slots);
-            return NonZeroU64::new(base | within);
+            return NonZeroU64::new(record.base | within);
         }
         None
     }
@@ -123,7 +124,7 @@ impl<'t> Channel<'t> {
         let used = match record.kind {
             Kind::Pages | Kind::Sampled => {
                 let first = self.base(record);
-                let layout = Layout { first, capacity: record.capacity, boundary: record.boundary };
+                let layout = Layout { first, capacity: record.capacity(), boundary: record.boundary };
                 let used = layout.lay_out(&self.ram, segments)?;
                 let cleared = if record.kind == Kind::Sampled { ACCESS_FLAG } else { 0 };
                 self.store_without(cleared, record.pieces, direction, segments);

@@ -91,7 +91,7 @@ impl Vm {
         };
         let space = Space::new(&config, storage, &mut pool).expect("a space");
         let channels = [0, 1].map(|number| {
-            let records = (0..4).map(|_| Record::EMPTY).collect::<Vec<_>>().leak();
+            let records = (0..4).map(|_| Record::empty()).collect::<Vec<_>>().leak();
             let pieces = (0..8).map(|_| Piece::EMPTY).collect::<Vec<_>>().leak();
             Channel::new(number, ChannelStorage { records, pieces }, &space, Batch::new(VMID, [SmmuId(0)], true))
         });

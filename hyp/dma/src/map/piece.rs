@@ -212,7 +212,14 @@ pub(crate) fn fill(slots: &[Entry], descriptor: u64) {
 
 #[inline(always)]
 fn store_each(slots: &[Entry], mut descriptor: u64, step: u64) {
-    // 64 KiB at a time.
+    // 64 KiB at a time, and without a loop where that is all.
+    if let Some(sixteen) = slots.as_array::<16>() {
+        for slot in sixteen {
+            slot.store(descriptor);
+            descriptor = descriptor.wrapping_add(step);
+        }
+        return;
+    }
     let (sixteens, rest) = slots.as_chunks::<16>();
     for sixteen in sixteens {
         for slot in sixteen {

@@ -4,12 +4,12 @@ use bulkhead_core::addr::PAGE_SIZE;
 
 use super::{Handle, blocks::BLOCK_PAGES, handle::GONE, piece::NONE};
 use crate::{
-    flush::{BLOCK_STRIDE, Stamp},
+    flush::{BLOCK_STRIDE, Stamp, place_of_page},
     iova::Wish,
     tree::Entry,
 };
 
-/// What a channel keeps of a map. Given to it as [`Record::EMPTY`].
+/// What a channel keeps of a map. Given to it as [`Record::empty`].
 ///
 /// Everyday loads and unloads need the first cache line alone; one segment of pages takes its entries from the second.
 #[derive(Debug)]
@@ -19,13 +19,13 @@ pub struct Record<'t> {
     pub(super) word: u64,
     /// While it is loaded the handle: a mark later than every stamp. Else the stamp of the batch of its last unload.
     pub(super) mark: u64,
-    /// Where a run of the batch has to end for its own pages to be the next: near the page that `base` begins. For one
-    /// block, the address of the block a stride below, which has to be the run's last.
+    /// Where a run of the batch has to end for its own pages to be the next: near the place of the page at `base`. For
+    /// one block, the address of the block a stride below, which has to be the run's last.
     pub(super) follows: u64,
     /// What the first entry of everyday loads maps: the lease's first address, where it lies in one table.
     pub(super) base: u64,
-    /// The entry of a map of one block.
-    pub(super) block: Option<&'t Entry>,
+    /// The entry of a map of one block; of other maps one that nobody has.
+    pub(super) block: &'t Entry,
     /// Entries for a load of three segments of a page each, where a map takes as many.
     pub(super) triple: Option<&'t [Entry; 3]>,
     /// The entries of the last load, where an unload can clear them at once; else empty, and `used` counts them.
@@ -33,12 +33,14 @@ pub struct Record<'t> {
     /// Entries for a load of one segment: those of the lease that lie in one table. Empty where loads have more to look
     /// at.
     pub(super) run: &'t [Entry],
+    /// Bytes that a load of a map of one block has; of other maps 0.
+    pub(super) only: u32,
+    /// Blocks of the RAM that a map of one block can take one of; of other maps 0, so that they never take `block`.
+    pub(super) blocks: u32,
     /// Pages (or blocks) of the last load, where `loaded` does not tell.
     used: u32,
     /// The first piece.
     pub(crate) pieces: u32,
-    /// Pages (or blocks) that can be loaded.
-    pub(crate) capacity: u32,
     pub(super) max_segments: u32,
     /// Pages between boundaries that segments must not cross; 0: none.
     pub(crate) boundary: u32,
@@ -68,25 +70,28 @@ pub(crate) enum Kind {
 
 impl<'t> Record<'t> {
     /// A record out of use.
-    pub const EMPTY: Self = Self {
-        word: 0,
-        mark: Stamp::new(0).mark(),
-        follows: 0,
-        base: 0,
-        block: None,
-        triple: None,
-        loaded: &[],
-        run: &[],
-        used: 0,
-        pieces: NONE,
-        capacity: 0,
-        max_segments: 0,
-        boundary: 0,
-        kind: Kind::Pages,
-        is_listed: false,
-        link: NONE,
-        wish: Wish::pages(0),
-    };
+    pub fn empty() -> Self {
+        Self {
+            word: 0,
+            mark: Stamp::new(0).mark(),
+            follows: place_of_page(0),
+            base: 0,
+            block: Entry::nobodys(),
+            only: 0,
+            blocks: 0,
+            triple: None,
+            loaded: &[],
+            run: &[],
+            used: 0,
+            pieces: NONE,
+            max_segments: 0,
+            boundary: 0,
+            kind: Kind::Pages,
+            is_listed: false,
+            link: NONE,
+            wish: Wish::pages(0),
+        }
+    }
 
     pub(super) const fn is_loaded(&self) -> bool {
         self.mark < GONE
@@ -109,15 +114,16 @@ impl<'t> Record<'t> {
     /// Takes note of where its pages begin.
     #[inline]
     pub(crate) const fn set_first(&mut self, page: u64) {
-        (self.base, self.follows) = (page.wrapping_mul(PAGE_SIZE), page);
+        (self.base, self.follows) = (page.wrapping_mul(PAGE_SIZE), place_of_page(page));
     }
 
-    /// Takes note of its entries, if it is a map of one block.
-    pub(super) const fn set_block(&mut self, slots: &'t [Entry]) {
-        self.block = None;
+    /// Takes note of its entry, if it is a map of one block: of any of the RAM's `blocks`.
+    pub(super) const fn set_block(&mut self, slots: &'t [Entry], blocks: u32) {
         if let (Kind::Blocks, [only]) = (self.kind, slots) {
-            self.block = Some(only);
+            (self.block, self.only, self.blocks) = (only, BLOCK_PAGES << 12, blocks);
             self.follows = self.base.wrapping_sub(BLOCK_STRIDE);
+        } else {
+            (self.only, self.blocks) = (0, 0);
         }
     }
 
@@ -129,12 +135,26 @@ impl<'t> Record<'t> {
         self.used = used;
     }
 
+    /// Whether it is a map of one block.
+    pub(super) const fn is_block(&self) -> bool {
+        self.blocks != 0
+    }
+
     /// Pages (or blocks) that were loaded last: these entries of the lease are not clear. There are at most 2^27.
     pub(super) const fn used(&self) -> u32 {
-        match (self.block, self.loaded) {
-            (Some(_), _) => 1,
-            (None, []) => self.used,
-            (None, loaded) => count(loaded),
+        match self.loaded {
+            _ if self.is_block() => 1,
+            [] => self.used,
+            loaded => count(loaded),
+        }
+    }
+
+    /// Pages (or blocks) that can be loaded: those of the lease but the guard page.
+    pub(crate) const fn capacity(&self) -> u32 {
+        let pages = self.wish.pages.saturating_sub(1);
+        match self.kind {
+            Kind::Blocks => pages / BLOCK_PAGES,
+            _ => pages,
         }
     }
 

@@ -49,7 +49,7 @@ impl<'t> Space<'t> {
         self.reap(channel, source);
         let record = channel.find(handle).map_err(|_| LoadError::NoMap)?;
         let (kind, wish) = (record.kind, record.wish);
-        let layout = Layout { first: 0, capacity: record.capacity, boundary: record.boundary };
+        let layout = Layout { first: 0, capacity: record.capacity(), boundary: record.boundary };
         let pages = layout.lay_out(&channel.ram, segments)?;
         if kind == Kind::PerSegment {
             return self.load_segments(channel, handle, direction, segments, source);
@@ -172,7 +172,7 @@ impl Channel<'_> {
         if self.strategy != DmamapStrategy::Magazine || !is_plain || record.is_listed {
             return Err(LoadError::NeedsSpace);
         }
-        let layout = Layout { first: 0, capacity: record.capacity, boundary: 0 };
+        let layout = Layout { first: 0, capacity: record.capacity(), boundary: 0 };
         let pages = layout.lay_out(&self.ram, segments)?;
         let pieces = self.magazine.pop(Magazine::round_up(pages + 1)).ok_or(LoadError::NeedsSpace)?;
         self.counted.from_magazine += 1;

@@ -34,6 +34,19 @@ impl Entry {
         Self(AtomicU64::new(value))
     }
 
+    /// An entry that no table has, and nobody stores to.
+    #[cfg(not(all(test, feature = "model")))]
+    pub(crate) fn nobodys() -> &'static Self {
+        static NOBODYS: Entry = Entry::new(ZERO);
+        &NOBODYS
+    }
+
+    /// An entry that no table has, and nobody stores to.
+    #[cfg(all(test, feature = "model"))]
+    pub(crate) fn nobodys() -> &'static Self {
+        std::boxed::Box::leak(std::boxed::Box::new(Self::new(ZERO)))
+    }
+
     /// Stores a descriptor.
     #[inline]
     pub fn store(&self, value: u64) {

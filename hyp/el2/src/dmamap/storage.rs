@@ -132,7 +132,7 @@ impl Storage {
     pub unsafe fn channel(&mut self, number: usize) -> Option<ChannelStorage<'static>> {
         let (records, pieces) = self.channels.get_mut(number)?;
         // SAFETY: the caller's promise.
-        let records = unsafe { records.fill(|| Record::EMPTY) };
+        let records = unsafe { records.fill(Record::empty) };
         // SAFETY: as above.
         let pieces = unsafe { pieces.fill(|| Piece::EMPTY) };
         Some(ChannelStorage { records, pieces })

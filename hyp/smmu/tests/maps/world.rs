@@ -137,7 +137,7 @@ impl World {
         };
         let space = Space::new(&space_config, storage, &mut pool).expect("a space");
         let queues = [0, 1].map(|number| {
-            let records = (0..MAPS).map(|_| Record::EMPTY).collect::<Vec<_>>().leak();
+            let records = (0..MAPS).map(|_| Record::empty()).collect::<Vec<_>>().leak();
             let pieces = (0..MAPS * 8).map(|_| Piece::EMPTY).collect::<Vec<_>>().leak();
             let batch = Batch::new(VMID, [SmmuId(0)], has_ranges);
             let mut channel = Channel::new(number, ChannelStorage { records, pieces }, &space, batch);

@@ -47,11 +47,12 @@ fn blocks_and_pages_are_all_covered() {
             let mut ranges = std::vec![];
             for number in 20..23 {
                 let block = number * BLOCK_STRIDE;
-                let stamp = if batch.is_last_block(block - BLOCK_STRIDE) {
-                    batch.extend_blocks(block)
+                let stamp = batch.stamp();
+                if batch.is_last_block(block - BLOCK_STRIDE) {
+                    batch.extend_blocks(block);
                 } else {
-                    batch.add_block(block)
-                };
+                    batch.add_block(block);
+                }
                 assert!(!batch.is_settled(stamp) && batch.is_open(stamp));
                 ranges.push((block / 4096, 512));
             }

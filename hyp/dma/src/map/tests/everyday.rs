@@ -185,6 +185,27 @@ fn blocks_of_a_ring_are_checked_and_flushed() {
     }
 }
 
+/// Would miss: a map of pages that takes a block, as the map did that was at its place before.
+#[test]
+fn a_place_of_a_block_is_none_of_the_next_map() {
+    const BLOCK: u64 = 2 << 20;
+    let mut machine = Machine::new(DmamapStrategy::Reserve);
+    let packet = MapParams::new(4096, 1);
+    let [_, hole, _] = [0; 3].map(|_| machine.create(0, &packet).expect("room").handle);
+    let block = machine.create(0, &MapParams { align: BLOCK, ..MapParams::new(BLOCK, 1) }).expect("room");
+    for handle in [hole, block.handle] {
+        machine.destroy(handle).expect("a map");
+    }
+    machine.sync(0);
+    let next = machine.create(0, &packet).expect("room").handle;
+    assert_eq!(next.place(), block.handle.place());
+    assert!(machine.load(next, Direction::Both, &mut [segment(0, BLOCK)]).is_err());
+    assert!(machine.mapped().is_empty());
+    assert_eq!(machine.load(next, Direction::Both, &mut [segment(0, 4096)]), Ok(1));
+    machine.unload(next).expect("a map");
+    assert_eq!((machine.channels[0].batch().pages(), machine.mapped().len()), (1, 0));
+}
+
 /// Would miss: a state that the types show wrongly.
 #[test]
 fn states_are_types() {

@@ -145,7 +145,7 @@ impl Machine {
         };
         let space = Space::new(&config, storage, &mut pool).expect("a space");
         let channels = (0..2).map(|number| {
-            let records = (0..maps).map(|_| Record::EMPTY).collect::<Vec<_>>().leak();
+            let records = (0..maps).map(|_| Record::empty()).collect::<Vec<_>>().leak();
             let pieces = (0..maps * 8).map(|_| Piece::EMPTY).collect::<Vec<_>>().leak();
             Channel::new(number, ChannelStorage { records, pieces }, &space, Batch::new(VMID, [SmmuId(0)], true))
         });
