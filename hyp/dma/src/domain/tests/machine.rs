@@ -82,7 +82,7 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(tables: usize, mode: Mode) -> Self {
-        let pages: Vec<[Entry; 512]> = (0..tables).map(|_| [const { Entry::new(0) }; 512]).collect();
+        let pages: Vec<[Entry; 512]> = (0..tables).map(|_| core::array::from_fn(|_| Entry::new(0))).collect();
         let tables: &'static [[Entry; 512]] = Box::leak(pages.into_boxed_slice());
         let notes = Box::leak(vec![Note::EMPTY; tables.len()].into_boxed_slice());
         let arena = Arena::new(tables, PhysAddr::new(TABLES), notes);
