@@ -41,12 +41,12 @@ fn stream_table(rig: &mut Rig, Target { name, at }: Target) {
     walks_nowhere(rig, "second level", name, Rig::IOVA);
 }
 
-/// Sizes that no table has; the entry is where it always was.
+/// Sizes that no table has: the base is aligned to them, so that the entry is where it was, or out of reach.
 fn sizes(rig: &mut Rig) {
     let smmu = rig.smmu;
     let two_levels = register::TWO_LEVEL | 8;
     for (config, has_entry) in
-        [(0, false), (3, false), (4, true), (63, true), (two_levels, false), (0x0003_07ff, true), (0x0002_0008, true)]
+        [(0, false), (3, false), (4, true), (63, false), (two_levels, false), (0x0003_07ff, false), (0x0002_0008, true)]
     {
         smmu.stop();
         smmu.write64(register::STRTAB_BASE, smmu.linear_table());
@@ -63,6 +63,8 @@ fn sizes(rig: &mut Rig) {
 fn entries(rig: &mut Rig) {
     let smmu = rig.smmu;
     let mut words = [u64::MAX; 8];
+    // S1STALLD, which an SMMU without stalls does not allow, would make it no entry.
+    words[1] = !(1 << 27);
     words[0] = entry::stage1(smmu.context(0))[0] | 0x1f << 59 | 3 << 4;
     // A table of stage 2 made of our own memory, and the other VM's number.
     words[2] = 0x0404_0000_0000_0000 | 2;

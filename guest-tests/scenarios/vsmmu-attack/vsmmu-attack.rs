@@ -68,7 +68,7 @@ fn leaf(rig: &mut Rig, number: u64, Target { name, at }: Target) {
 fn walks_nowhere(rig: &mut Rig, what: &str, name: &str, iova: u64) {
     rig.probe.read(iova);
     let event = rig.smmu.wait_event();
-    let expected = [Event::WALK_ABORT, Event::TRANSLATION, Event::CD_FETCH, Event::BAD_STE];
+    let expected = [Event::WALK_ABORT, Event::TRANSLATION, Event::CD_FETCH, Event::STE_FETCH, Event::BAD_STE];
     let is_told = event.is_some_and(|event| expected.contains(&event.reason()) && event.stream() == STREAM);
     check!(is_told, "{what} at {name}: the guest is told"; event);
     rig.smmu.drain_events();

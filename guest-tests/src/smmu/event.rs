@@ -11,6 +11,8 @@ pub struct Event {
 }
 
 impl Event {
+    /// F_STE_FETCH.
+    pub const STE_FETCH: u64 = 0x03;
     /// C_BAD_STE.
     pub const BAD_STE: u64 = 0x04;
     /// F_CD_FETCH.

@@ -27,7 +27,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bulkhead-bus-dma", &["bulkhead-abi", "bulkhead-core", "bulkhead-vdev"]),
     ("bulkhead-guest-tests", &["bulkhead-abi", "bulkhead-bus-dma", "bulkhead-core"]),
     ("bulkhead-guest-nic", &["bulkhead-abi", "bulkhead-bus-dma", "bulkhead-core", "bulkhead-guest-tests"]),
-    ("bulkhead-guest-count", &["bulkhead-core", "bulkhead-dma", "bulkhead-guest-tests", "bulkhead-smmu"]),
+    (
+        "bulkhead-guest-count",
+        &["bulkhead-core", "bulkhead-dma", "bulkhead-guest-tests", "bulkhead-smmu", "bulkhead-vdev"],
+    ),
     ("bulkhead-tools", &["bulkhead-abi", "bulkhead-core", "bulkhead-dma", "bulkhead-smmu", "bulkhead-vdev"]),
 ];
 
