@@ -33,9 +33,9 @@ pack *arguments:
 check-manifest *arguments:
     @{{tools}} check-manifest "$@"
 
-# Boots the default bundle headless and moves traffic.
-smoke:
-    @{{tools}} smoke
+# Boots Linux guests headless and moves traffic: all runs, or those whose name contains NAME.
+smoke *name:
+    @{{tools}} smoke "$@"
 
 # Runs the bare-metal guest scenarios, or those whose name contains NAME.
 guest *name:

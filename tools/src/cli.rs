@@ -15,8 +15,8 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Where the default bundle's manifest is.
-const DEFAULT_MANIFEST: &str = "platform/qemu-virt/default.toml";
+/// Where the default bundle's manifest is, from the repository's root.
+pub const DEFAULT_MANIFEST: &str = "platform/qemu-virt/default.toml";
 
 /// The host command of Bulkhead.
 #[derive(Debug, Parser)]
@@ -70,8 +70,11 @@ enum Action {
         #[arg(long)]
         dtb: Option<PathBuf>,
     },
-    /// Boots the default bundle headless and moves traffic.
-    Smoke,
+    /// Boots Linux guests headless and moves traffic.
+    Smoke {
+        /// Runs whose name contains this.
+        name: Option<String>,
+    },
     /// Runs bare-metal guest scenarios.
     Guest {
         /// Scenarios whose name contains this.
@@ -127,7 +130,9 @@ pub fn run(cli: &Cli) -> Result<bool> {
             println!("{}", pack_bundle(workspace, manifest.as_deref(), output.as_deref())?.display());
         }
         Action::CheckManifest { manifest, dtb } => return check_manifest(workspace, manifest, dtb.as_deref()),
-        Action::Smoke => return smoke::run(workspace).map(|summary| summary.print_and_judge()),
+        Action::Smoke { name } => {
+            return smoke::run(workspace, name.as_deref()).map(|summary| summary.print_and_judge());
+        }
         Action::Guest { name } => {
             return scenario::run(workspace, name.as_deref()).map(|summary| summary.print_and_judge());
         }
@@ -141,7 +146,7 @@ pub fn run(cli: &Cli) -> Result<bool> {
 }
 
 /// The default manifest's path.
-pub fn default_manifest(workspace: &Workspace) -> PathBuf {
+fn default_manifest(workspace: &Workspace) -> PathBuf {
     workspace.root().join(DEFAULT_MANIFEST)
 }
 

@@ -1,19 +1,19 @@
-//! The Linux smoke test: two guests, two NICs, traffic, a reset, and what the SMMU saw.
+//! Runs of Linux guests: NICs, traffic, resets, and what the SMMU saw.
 
 mod judge;
 mod peer;
+mod runs;
 mod trace;
 
 use std::{
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{
-    build, cli,
+    build::{self, Hypervisor},
     console::{Event, Machine},
     guest::initramfs,
     manifest::schema::Manifest,
@@ -24,60 +24,78 @@ use crate::{
     workspace::Workspace,
 };
 use judge::Judge;
-use peer::{Peer, Stage};
+use peer::Peer;
+use runs::{RUNS, Run};
 
 /// Four times what it takes on a quiet machine with two cores.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// Where a guest finds the host on QEMU's user network.
 const HOST_FROM_GUEST: &str = "10.0.2.2";
 
-/// Boots the default bundle and judges what it does, one line a check.
+/// Boots every run whose name contains `filter` and judges what it does, one line a check.
 ///
 /// # Errors
-/// When it could not be started.
-pub fn run(workspace: &Workspace) -> Result<Summary> {
+/// When one could not be started, or none has such a name.
+pub fn run(workspace: &Workspace, filter: Option<&str>) -> Result<Summary> {
+    let filter = filter.unwrap_or_default();
+    let runs: Vec<&Run> = RUNS.iter().filter(|run| run.name.contains(filter)).collect();
+    ensure!(!runs.is_empty(), "no run of Linux guests has {filter:?} in its name");
     setup::ensure(workspace)?;
     initramfs::build(workspace)?;
     let hypervisor = build::hypervisor(workspace)?;
-    let peer = Arc::new(Peer::start(&workspace.root().join("guest-tests/linux/smoke"))?);
-    let bundle = workspace.out().join("smoke.bundle");
-    pack_with_peer(workspace, peer.port(), &bundle)?;
-
-    let log = workspace.out().join("logs/smoke.log");
-    let trace = workspace.out().join("logs/smoke.trace");
-    let mut line = QemuLine::machine();
-    line.headless().boot(&hypervisor.image, &bundle).default_nics();
-    trace::enable(&mut line, &trace);
-    let mut machine = Machine::start(&line, &log)?;
-    let judge = watch(&mut machine, &peer);
-    let tail = machine.tail(30);
-    drop(machine);
-
     let mut summary = Summary::default();
-    for (name, verdict) in judge.verdicts() {
-        summary.count(&format!("smoke {name}"), verdict);
-    }
-    summary.count("smoke SMMU: nothing bypassed, nothing untranslated, no fault", trace::judge(&trace));
-    if !judge.is_complete() {
-        println!("{tail}");
+    for run in runs {
+        run_one(workspace, &hypervisor, run, &mut summary)?;
     }
     Ok(summary)
 }
 
-/// The default bundle, whose guests ask the peer what to do.
-fn pack_with_peer(workspace: &Workspace, port: u16, bundle: &Path) -> Result<()> {
-    let path = cli::default_manifest(workspace);
+fn run_one(workspace: &Workspace, hypervisor: &Hypervisor, run: &Run, summary: &mut Summary) -> Result<()> {
+    let peer = Peer::start(&workspace.root().join(run.scripts))?;
+    let bundle = workspace.out().join(format!("smoke-{}.bundle", run.name));
+    pack_with_peer(workspace, run, &peer, &bundle)?;
+
+    let logs = workspace.out().join("logs");
+    let log = logs.join(format!("smoke-{}.log", run.name));
+    let trace = logs.join(format!("smoke-{}.trace", run.name));
+    let mut line = QemuLine::machine();
+    line.headless().boot(&hypervisor.image, &bundle);
+    (run.plug)(&mut line);
+    trace::enable(&mut line, &trace, run.has_twins);
+    let mut machine = Machine::start(&line, &log)?;
+    let judge = watch(&mut machine, run);
+    let tail = machine.tail(30);
+    drop(machine);
+
+    for (name, verdict) in judge.verdicts() {
+        summary.count(&format!("smoke {} {name}", run.name), verdict);
+    }
+    let name = format!("smoke {} SMMU: nothing bypassed, nothing untranslated, no fault", run.name);
+    summary.count(&name, trace::judge(&trace));
+    if run.has_twins {
+        let name = format!("smoke {} SMMU: two VMs' devices use the same ASID and addresses", run.name);
+        summary.count(&name, trace::judge_twins(&trace));
+    }
+    if !judge.is_complete() {
+        println!("{tail}");
+    }
+    Ok(())
+}
+
+/// The run's bundle, whose guests ask the peer what to do.
+fn pack_with_peer(workspace: &Workspace, run: &Run, peer: &Peer, bundle: &Path) -> Result<()> {
+    let path = workspace.root().join(run.manifest);
     let mut manifest = Manifest::read(&path)?;
     for vm in &mut manifest.vms {
-        vm.cmdline.push_str(&format!(" bulkhead.run=peer bulkhead.peer={HOST_FROM_GUEST}:{port}"));
+        vm.cmdline.push_str(&format!(" bulkhead.run=peer bulkhead.peer={HOST_FROM_GUEST}:{}", peer.port()));
     }
     pack::pack_manifest(&manifest, &ManifestFiles::of(workspace, &path), &path, bundle)
 }
 
-/// Follows the console to the end, and moves the peer from stage to stage.
-fn watch(machine: &mut Machine, peer: &Peer) -> Judge {
+/// Follows the console to the end.
+fn watch(machine: &mut Machine, run: &Run) -> Judge {
     let deadline = Instant::now() + TIME_LIMIT;
-    let mut judge = Judge::default();
+    let mut judge = Judge::new(run);
     loop {
         match machine.next(deadline) {
             Event::Line(line) => judge.see(&line),
@@ -86,12 +104,6 @@ fn watch(machine: &mut Machine, peer: &Peer) -> Judge {
                 return judge;
             }
             Event::Timeout => return judge,
-        }
-        if judge.traffic_has_begun() {
-            peer.advance(Stage::Reset);
-        }
-        if judge.neighbour_is_back() {
-            peer.advance(Stage::Done);
         }
     }
 }

@@ -68,7 +68,7 @@ fn cargo_test(workspace: &Workspace, packages: &[&str], filter: &[&str]) -> Resu
     Ok(if status.success() { Ok(()) } else { Err("see above".to_owned()) })
 }
 
-/// Runs the host tests, the bare-metal scenarios and the Linux smoke test. `false` when anything fails.
+/// Runs the host tests, the bare-metal scenarios and the Linux runs. `false` when anything fails.
 ///
 /// # Errors
 /// When a part cannot be run at all.
@@ -76,6 +76,6 @@ pub fn all(workspace: &Workspace) -> Result<bool> {
     setup::ensure(workspace)?;
     let mut summary = unit(workspace)?;
     summary.add(scenario::run(workspace, None)?);
-    summary.add(smoke::run(workspace)?);
+    summary.add(smoke::run(workspace, None)?);
     Ok(summary.print_and_judge())
 }

@@ -2,31 +2,24 @@
 
 use std::collections::BTreeMap;
 
-/// What guests report with `report`, by VM.
-const REPORTS: [(&str, &str); 9] = [
-    ("alpha", "ping-gateway"),
-    ("alpha", "ping-neighbour"),
-    ("beta", "ping-gateway"),
-    ("beta", "ping-neighbour"),
-    ("beta", "again-ping-gateway"),
-    ("beta", "again-ping-neighbour"),
-    ("alpha", "traffic"),
-    ("alpha", "carrier"),
-    ("alpha", "quiet-log"),
-];
-/// Bytes of each transfer.
-const TRANSFER_BYTES: u64 = 64 << 20;
+use super::runs::{Run, Vm};
 
-/// What was seen on the console.
-#[derive(Clone, Debug, Default)]
+/// What was seen on the console of a run.
+#[derive(Clone, Debug)]
 pub struct Judge {
-    reports: BTreeMap<(String, String), Result<(), String>>,
+    run: Run,
+    reports: BTreeMap<(String, String), Report>,
     served: BTreeMap<String, Transfer>,
     fetched: BTreeMap<String, Transfer>,
-    ready: BTreeMap<String, usize>,
-    traffic_has_begun: bool,
-    has_reset: bool,
+    boots: BTreeMap<String, usize>,
     has_ended: bool,
+}
+
+/// How often a report was good, and the first time that it was not.
+#[derive(Clone, Debug, Default)]
+struct Report {
+    good: usize,
+    failure: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,20 +29,32 @@ struct Transfer {
 }
 
 impl Judge {
+    /// Of a run that has not begun.
+    pub fn new(run: &Run) -> Self {
+        Self {
+            run: *run,
+            reports: BTreeMap::new(),
+            served: BTreeMap::new(),
+            fetched: BTreeMap::new(),
+            boots: BTreeMap::new(),
+            has_ended: false,
+        }
+    }
+
     /// Takes the next console line.
     pub fn see(&mut self, line: &str) {
         let Some((vm, said)) = split(line) else { return };
         let vm = vm.to_owned();
         if said == "ready" {
-            *self.ready.entry(vm).or_default() += 1;
-        } else if said == "traffic begins" {
-            self.traffic_has_begun = true;
-        } else if said == "resets" {
-            self.has_reset = true;
+            *self.boots.entry(vm).or_default() += 1;
         } else if let Some(name) = said.strip_prefix("ok ") {
-            self.reports.entry((vm, name.to_owned())).or_insert(Ok(()));
-        } else if let Some((name, reason)) = said.strip_prefix("FAIL ").and_then(|rest| rest.split_once(": ")) {
-            self.reports.insert((vm, name.to_owned()), Err(reason.to_owned()));
+            self.reports.entry((vm, name.to_owned())).or_default().good += 1;
+        } else if let Some((name, reason)) = said.strip_prefix("FAIL ").and_then(|rest| rest.split_once(':')) {
+            self.reports
+                .entry((vm, name.to_owned()))
+                .or_default()
+                .failure
+                .get_or_insert_with(|| reason.trim().to_owned());
         } else if let Some(transfer) = said.strip_prefix("serves ").and_then(Transfer::parse) {
             self.served.entry(vm).or_insert(transfer);
         } else if let Some(transfer) = said.strip_prefix("fetched ").and_then(Transfer::parse) {
@@ -62,17 +67,6 @@ impl Judge {
         self.has_ended = true;
     }
 
-    /// Whether alpha moves data now.
-    pub fn traffic_has_begun(&self) -> bool {
-        self.traffic_has_begun
-    }
-
-    /// Whether beta has said all that it says after its reset.
-    pub fn neighbour_is_back(&self) -> bool {
-        let has = |name: &str| self.reports.contains_key(&("beta".to_owned(), name.to_owned()));
-        has("again-ping-gateway") && has("again-ping-neighbour")
-    }
-
     /// Whether every check was passed.
     pub fn is_complete(&self) -> bool {
         self.verdicts().iter().all(|(_, verdict)| verdict.is_ok())
@@ -80,38 +74,43 @@ impl Judge {
 
     /// Every check and how it went.
     pub fn verdicts(&self) -> Vec<(String, Result<(), String>)> {
-        let never = || Err("it was never said".to_owned());
         let mut verdicts = Vec::new();
-        for vm in ["alpha", "beta"] {
-            let is_up = self.ready.contains_key(vm);
-            verdicts.push((format!("{vm}: boots to userspace"), if is_up { Ok(()) } else { never() }));
+        for vm in self.run.vms {
+            verdicts.push((format!("{}: boots to userspace, times: {}", vm.name, vm.boots), self.boots(vm)));
         }
-        for (from, to) in [("alpha", "beta"), ("beta", "alpha")] {
-            verdicts.push((format!("{from} to {to}: 64 MiB by TCP, checksums equal"), self.transfer(from, to)));
+        for (from, to) in self.run.transfers {
+            let name = format!("{from} to {to}: {} MiB by TCP, checksums equal", self.run.transfer_mib);
+            verdicts.push((name, self.transfer(from, to)));
         }
-        let boots = self.ready.get("beta").copied().unwrap_or_default();
-        let reset = if self.has_reset && boots == 2 {
-            Ok(())
-        } else {
-            Err(format!("asked for: {}, boots: {boots}", self.has_reset))
-        };
-        verdicts.push(("beta: resets and boots again".to_owned(), reset));
-        for (vm, name) in REPORTS {
-            let verdict = self.reports.get(&(vm.to_owned(), name.to_owned())).cloned().unwrap_or_else(never);
-            verdicts.push((format!("{vm}: {name}"), verdict));
+        for vm in self.run.vms {
+            for (name, times) in vm.reports {
+                let title = if *times == 1 { (*name).to_owned() } else { format!("{name}, times: {times}") };
+                verdicts.push((format!("{}: {title}", vm.name), self.report(vm.name, name, *times)));
+            }
         }
-        let boots = self.ready.get("alpha").copied().unwrap_or_default();
-        let alone = if boots == 1 { Ok(()) } else { Err(format!("alpha booted {boots} times")) };
-        verdicts.push(("alpha: booted once".to_owned(), alone));
         let end = if self.has_ended { Ok(()) } else { Err("the time was over first".to_owned()) };
-        verdicts.push(("machine: powers off when both have stopped".to_owned(), end));
+        verdicts.push(("machine: powers off when all have stopped".to_owned(), end));
         verdicts
+    }
+
+    fn boots(&self, vm: &Vm) -> Result<(), String> {
+        let boots = self.boots.get(vm.name).copied().unwrap_or_default();
+        if boots == vm.boots { Ok(()) } else { Err(format!("it did {boots} times")) }
+    }
+
+    fn report(&self, vm: &str, name: &str, times: usize) -> Result<(), String> {
+        let report = self.reports.get(&(vm.to_owned(), name.to_owned())).ok_or("it was never said")?;
+        match &report.failure {
+            Some(reason) => Err(reason.clone()),
+            None if report.good == times => Ok(()),
+            None => Err(format!("it was said {} times", report.good)),
+        }
     }
 
     fn transfer(&self, from: &str, to: &str) -> Result<(), String> {
         let served = self.served.get(from).ok_or_else(|| format!("{from} served nothing"))?;
         let fetched = self.fetched.get(to).ok_or_else(|| format!("{to} fetched nothing"))?;
-        if served != fetched || served.bytes != TRANSFER_BYTES {
+        if served != fetched || served.bytes != self.run.transfer_mib << 20 {
             return Err(format!("{from} served {served:?}, {to} fetched {fetched:?}"));
         }
         Ok(())
@@ -137,51 +136,65 @@ fn split(line: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::Judge;
+    use super::{
+        super::runs::{RUNS, Run},
+        Judge,
+    };
 
-    fn all(fetched: &str) -> Judge {
-        let mut judge = Judge::default();
-        let sum = "d41d8cd98f00b204e9800998ecf8427e";
-        for line in [
-            "[alpha] bulkhead-guest: ready".to_owned(),
-            "[beta] bulkhead-guest: ready".to_owned(),
-            format!("[alpha] bulkhead-guest: serves 67108864 bytes md5 {sum}  -"),
-            format!("[beta] bulkhead-guest: serves 67108864 bytes md5 {sum}  -"),
-            format!("[alpha] bulkhead-guest: fetched 67108864 bytes md5 {sum}  -"),
-            format!("[beta] bulkhead-guest: fetched {fetched}  -"),
-            "[beta] bulkhead-guest: resets".to_owned(),
-            "[beta] bulkhead-guest: ready".to_owned(),
-        ] {
-            judge.see(&line);
+    const SUM: &str = "d41d8cd98f00b204e9800998ecf8427e";
+
+    /// A run in which everything goes well, but for what is fetched.
+    fn all(run: &Run, fetched: &str) -> Judge {
+        let mut judge = Judge::new(run);
+        for (from, to) in run.transfers {
+            judge.see(&format!("[{from}] bulkhead-guest: serves {} bytes md5 {SUM}  -", run.transfer_mib << 20));
+            judge.see(&format!("[{to}] bulkhead-guest: fetched {fetched}  -"));
         }
-        for (vm, name) in super::REPORTS {
-            judge.see(&format!("[{vm}] bulkhead-guest: ok {name}"));
+        for vm in run.vms {
+            let boots = std::iter::repeat_n("ready".to_owned(), vm.boots);
+            let reports = vm.reports.iter().flat_map(|(name, times)| std::iter::repeat_n(format!("ok {name}"), *times));
+            for said in boots.chain(reports) {
+                judge.see(&format!("[{}] bulkhead-guest: {said}", vm.name));
+            }
         }
         judge.machine_ended();
         judge
     }
 
+    fn good(run: &Run) -> Judge {
+        all(run, &format!("{} bytes md5 {SUM}", run.transfer_mib << 20))
+    }
+
     /// Would miss: a verdict that no console output can make fail.
     #[test]
     fn everything_must_be_said() {
-        assert!(all("67108864 bytes md5 d41d8cd98f00b204e9800998ecf8427e").is_complete());
-        assert!(!Judge::default().is_complete());
-        assert!(Judge::default().verdicts().iter().all(|(_, verdict)| verdict.is_err()));
+        for run in &RUNS {
+            assert!(good(run).is_complete());
+            assert!(Judge::new(run).verdicts().iter().all(|(_, verdict)| verdict.is_err()));
+        }
     }
 
     /// Would miss: a short or changed transfer.
     #[test]
     fn transfers_must_be_whole_and_the_same() {
-        assert!(!all("67108864 bytes md5 00000000000000000000000000000000").is_complete());
-        assert!(!all("62914560 bytes md5 d41d8cd98f00b204e9800998ecf8427e").is_complete());
+        for run in &RUNS {
+            assert!(
+                !all(run, &format!("{} bytes md5 00000000000000000000000000000000", run.transfer_mib << 20))
+                    .is_complete()
+            );
+            assert!(!all(run, &format!("1048576 bytes md5 {SUM}")).is_complete());
+        }
     }
 
-    /// Would miss: a failure that a later success covers.
+    /// Would miss: a failure that a later success covers, one reboot too many or too few.
     #[test]
-    fn a_failure_stays() {
-        let mut judge = all("67108864 bytes md5 d41d8cd98f00b204e9800998ecf8427e");
-        judge.see("[alpha] bulkhead-guest: FAIL traffic: round 3 came back different");
-        judge.see("[alpha] bulkhead-guest: ok traffic");
-        assert!(!judge.is_complete());
+    fn a_failure_stays_and_times_are_counted() {
+        for run in &RUNS {
+            for line in ["ready", "ok traffic", "FAIL traffic: round 3 came back different", "FAIL traffic: "] {
+                let mut judge = good(run);
+                judge.see(&format!("[alpha] bulkhead-guest: {line}"));
+                assert!(!judge.is_complete());
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! QEMU's own record of the SMMU: what was translated, and what was not.
 
+mod twins;
+
 use std::{
     fs::File,
     io::{BufRead, BufReader},
@@ -16,9 +18,10 @@ const FORBIDDEN: [&str; 4] =
     ["smmuv3_translate_bypass", "smmuv3_translate_disable", "smmuv3_translate_abort", "smmuv3_record_event"];
 const WRITES: &str = "smmuv3_write_mmio";
 
-/// Makes QEMU write these events to `file`.
-pub fn enable(line: &mut QemuLine, file: &Path) {
-    for event in FORBIDDEN.iter().chain([&WRITES]) {
+/// Makes QEMU write these events to `file`; those for [`judge_twins`] if they are wanted.
+pub fn enable(line: &mut QemuLine, file: &Path, has_twins: bool) {
+    let twins = has_twins.then_some(twins::INSERT);
+    for event in FORBIDDEN.into_iter().chain([WRITES]).chain(twins) {
         line.option("-trace", event);
     }
     line.option("-D", &file.to_string_lossy());
@@ -29,8 +32,20 @@ pub fn enable(line: &mut QemuLine, file: &Path) {
 /// # Errors
 /// The first event that must not be there, or that the SMMU was never enabled.
 pub fn judge(file: &Path) -> Result<(), String> {
+    judge_lines(lines(file)?)
+}
+
+/// Judges whether devices of two VMs have used the same ASID and addresses.
+///
+/// # Errors
+/// That they have not.
+pub fn judge_twins(file: &Path) -> Result<(), String> {
+    twins::judge(lines(file)?)
+}
+
+fn lines(file: &Path) -> Result<impl Iterator<Item = String>, String> {
     let trace = File::open(file).map_err(|error| format!("no trace in {}: {error}", file.display()))?;
-    judge_lines(BufReader::new(trace).lines().map_while(Result::ok))
+    Ok(BufReader::new(trace).lines().map_while(Result::ok))
 }
 
 fn judge_lines(lines: impl Iterator<Item = String>) -> Result<(), String> {
@@ -52,12 +67,14 @@ fn judge_lines(lines: impl Iterator<Item = String>) -> Result<(), String> {
 /// The value of a write to SMMU_CR0: `smmuv3_write_mmio addr: 0x20 val:0x1 size: 0x4(0)`.
 fn cr0_write(line: &str) -> Option<u64> {
     let rest = line.split_once(WRITES)?.1;
-    let number = |key: &str| {
-        let text = rest.split_once(key)?.1.trim_start().strip_prefix("0x")?;
-        let digits = text.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(text.len());
-        u64::from_str_radix(&text[..digits], 16).ok()
-    };
-    (number("addr:")? == CR0_OFFSET).then(|| number("val:")).flatten()
+    (hexadecimal(rest, "addr:")? == CR0_OFFSET).then(|| hexadecimal(rest, "val:")).flatten()
+}
+
+/// The number `0x…` behind `key`.
+fn hexadecimal(text: &str, key: &str) -> Option<u64> {
+    let text = text.split_once(key)?.1.trim_start().strip_prefix("0x")?;
+    let digits = text.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(text.len());
+    u64::from_str_radix(&text[..digits], 16).ok()
 }
 
 #[cfg(test)]
