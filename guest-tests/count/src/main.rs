@@ -1,7 +1,7 @@
 //! Counts the A64 instructions of the DMA map paths and of the virtual SMMU: run directly on QEMU with `-cpu max -icount shift=0`.
 //!
 //! There CNTPCT advances by one an instruction. Every figure is the difference of two run lengths, so that set-up
-//! cancels; from those of maps, the same difference of the same loop around functions that do nothing is taken away.
+//! cancels; from those of maps and flushes, the same difference of the same loop around functions that do nothing is taken away.
 //! Lines: `count NAME instructions=N` and `figure NAME value=V`.
 #![no_std]
 #![no_main]

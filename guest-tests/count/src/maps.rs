@@ -15,7 +15,7 @@ use bulkhead_dma::map::{Channel, Direction, Handle, HandleError, LoadError, MapP
 use bulkhead_guest_tests::println;
 
 use self::rig::{RAM, Rig, flush};
-use crate::meter;
+use crate::meter::{self, test};
 
 /// Maps of the ring.
 const RING: usize = 256;
@@ -36,32 +36,16 @@ impl<L> Calls<L> {
 
     /// What the harness takes, with `TESTS` tests in each.
     const fn idle<const TESTS: usize>(load: L) -> Self {
-        let flush = |_: &mut Channel<'static>, handle| {
-            test::<TESTS>(handle);
+        let flush = |_: &mut Channel<'static>, handle: Handle| {
+            test::<TESTS>(handle.as_u64());
             true
         };
-        let unload = |_: &mut Channel<'static>, handle| {
-            test::<TESTS>(handle);
+        let unload = |_: &mut Channel<'static>, handle: Handle| {
+            test::<TESTS>(handle.as_u64());
             Ok(())
         };
         Self { load, unload, flush }
     }
-}
-
-/// Does nothing, by one test or two: the frame that every function of these programs has is then around what never
-/// happens, as it is in the functions that are measured. What two take beyond one is a test's share of the first.
-#[inline(always)]
-fn test<const TESTS: usize>(handle: Handle) {
-    let bits = handle.as_u64();
-    if bits == 0 || (TESTS > 1 && bits >> 63 != 0) {
-        fail("no map's handle");
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn fail(what: &str) {
-    println!("FAIL: {what}");
 }
 
 /// A load of several segments.
@@ -75,7 +59,7 @@ fn idle<const TESTS: usize>(
     _: Direction,
     _: &mut [Segment],
 ) -> Result<u32, LoadError> {
-    test::<TESTS>(handle);
+    test::<TESTS>(handle.as_u64());
     Ok(1)
 }
 
@@ -86,7 +70,7 @@ fn idle_one<const TESTS: usize>(
     _: Ipa,
     _: u64,
 ) -> Option<NonZeroU64> {
-    test::<TESTS>(handle);
+    test::<TESTS>(handle.as_u64());
     Some(NonZeroU64::MIN)
 }
 

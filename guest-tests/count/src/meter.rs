@@ -29,6 +29,22 @@ pub fn measure_inside<C: Copy>(name: &str, units: u64, real: C, idle: [C; 2], mu
     print(name, (all + two).saturating_sub(2 * one));
 }
 
+/// Does nothing, by one test or two of what is no handle and no address: the frame that every function of these programs
+/// has is then around what never happens, as it is in the functions that are measured. What two take beyond one is a
+/// test's share of the first.
+#[inline(always)]
+pub fn test<const TESTS: usize>(bits: u64) {
+    if bits == 0 || (TESTS > 1 && bits >> 63 != 0) {
+        fail();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn fail() {
+    println!("FAIL: an idle call that is given nothing");
+}
+
 /// Prints a ratio as a figure.
 pub fn figure(name: &str, numerator: u64, denominator: u64) {
     if let Some(ratio) = (numerator * 10_000).checked_div(denominator) {

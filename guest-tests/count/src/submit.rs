@@ -135,6 +135,8 @@ type Driver = Smmu<Fake<false>>;
 /// A flush: proven, or not.
 type Flush<D> = fn(&mut D, Vmid, Ipa) -> Option<Synced>;
 
+/// The first address that is flushed.
+const FIRST: u64 = 1 << 30;
 /// Where the driver tells how far it is.
 static PROGRESS: Progress = Progress::new();
 
@@ -156,17 +158,20 @@ fn locked(driver: &mut TicketMutex<Driver>, vmid: Vmid, ipa: Ipa) -> Option<Sync
     PROGRESS.redeem(&ticket).or_else(|| driver.lock().wait(ticket).ok())
 }
 
-/// What the fake's memory takes more than memory does: the addresses of the four words, found and stored.
-fn idle(driver: &mut Driver, ipa: Ipa) -> Option<Synced> {
-    for word in 0..4 {
+/// What the fake's memory takes more than memory does: the addresses of the words of `commands` commands, found and
+/// stored.
+#[inline(always)]
+fn idle<const TESTS: usize>(driver: &mut Driver, ipa: Ipa, commands: u64) -> Option<Synced> {
+    meter::test::<TESTS>(ipa.as_u64());
+    for word in 0..2 * commands {
         driver.platform().memory[0].store(ipa.as_u64().wrapping_add(word * 8), Relaxed);
     }
     None
 }
 
-/// What `commands` pages of a guest's stage 1 and their CMD_SYNC take of a driver that has them.
-fn guest(driver: &mut Driver, vmid: Vmid, ipa: Ipa, commands: u64) -> Option<Synced> {
-    let flushes = (0..commands).map(|page| {
+/// What `COMMANDS` pages of a guest's stage 1 and their CMD_SYNC take of a driver that has them.
+fn guest<const COMMANDS: u64>(driver: &mut Driver, vmid: Vmid, ipa: Ipa) -> Option<Synced> {
+    let flushes = (0..COMMANDS).map(|page| {
         let first = ipa.as_u64().wrapping_add(page << 20);
         Stage1Flush::Pages(Stage1Pages { asid: Some(1), first, pages: 1, is_leaf: true })
     });
@@ -174,11 +179,16 @@ fn guest(driver: &mut Driver, vmid: Vmid, ipa: Ipa, commands: u64) -> Option<Syn
     driver.wait(ticket).ok()
 }
 
-fn guest_idle(driver: &mut Driver, ipa: Ipa, commands: u64) -> Option<Synced> {
-    for word in 0..2 * (commands + 1) {
-        driver.platform().memory[0].store(ipa.as_u64().wrapping_add(word * 8), Relaxed);
-    }
-    None
+fn idle_alone<const TESTS: usize>(driver: &mut Driver, _: Vmid, ipa: Ipa) -> Option<Synced> {
+    idle::<TESTS>(driver, ipa, 2)
+}
+
+fn idle_locked<const TESTS: usize>(driver: &mut TicketMutex<Driver>, _: Vmid, ipa: Ipa) -> Option<Synced> {
+    idle::<TESTS>(driver.get_mut(), ipa, 2)
+}
+
+fn idle_guest<const TESTS: usize, const COMMANDS: u64>(driver: &mut Driver, _: Vmid, ipa: Ipa) -> Option<Synced> {
+    idle::<TESTS>(driver, ipa, COMMANDS + 1)
 }
 
 /// Counts flushes of a guest's stage 1.
@@ -188,19 +198,19 @@ fn count_guest(driver: &mut Driver, vmid: Vmid) -> Result<(), Error> {
     let table = ContextTable { at: Ipa::new(1 << 30), inner: 1, outer: 1, shareability: 3 };
     driver.configure(stream, &StreamConfig::Stage1(table))?;
     let name = "stage 1: submission of a page and its SYNC";
-    count(name, driver, vmid, |d, vmid, ipa| guest(d, vmid, ipa, 1), |d, _, ipa| guest_idle(d, ipa, 1));
+    count(name, driver, vmid, guest::<1>, [idle_guest::<1, 1>, idle_guest::<2, 1>]);
     let name = "stage 1: submission of 32 pages and their SYNC";
-    count(name, driver, vmid, |d, vmid, ipa| guest(d, vmid, ipa, 32), |d, _, ipa| guest_idle(d, ipa, 32));
+    count(name, driver, vmid, guest::<32>, [idle_guest::<1, 32>, idle_guest::<2, 32>]);
     Ok(())
 }
 
 /// Counts a flush: how many were proven.
-fn count<D>(name: &str, driver: &mut D, vmid: Vmid, real: Flush<D>, idle: Flush<D>) -> u64 {
+fn count<D>(name: &str, driver: &mut D, vmid: Vmid, real: Flush<D>, idle: [Flush<D>; 2]) -> u64 {
     let mut done = 0_u64;
-    meter::measure_net(name, 1, real, idle, |flush, rounds| {
+    meter::measure_inside(name, 1, real, idle, |flush, rounds| {
         let flush = core::hint::black_box(flush);
         for round in 0..rounds {
-            done = done.wrapping_add(u64::from(flush(driver, vmid, Ipa::new(round << 12)).is_some()));
+            done = done.wrapping_add(u64::from(flush(driver, vmid, Ipa::new(FIRST + (round << 12))).is_some()));
         }
     });
     done
@@ -214,10 +224,10 @@ pub fn run() {
     };
     driver.share(&PROGRESS);
     let name = "submission: TLBI, SYNC, doorbell, completion";
-    let mut done = count(name, &mut driver, vmid, alone, |driver, _, ipa| idle(driver, ipa));
+    let mut done = count(name, &mut driver, vmid, alone, [idle_alone::<1>, idle_alone::<2>]);
     let mut driver = TicketMutex::new(driver);
     let name = "the same, with its lock";
-    done += count(name, &mut driver, vmid, locked, |driver, _, ipa| idle(driver.get_mut(), ipa));
+    done += count(name, &mut driver, vmid, locked, [idle_locked::<1>, idle_locked::<2>]);
     // Take-over has sent one of its own.
     if done + 1 != driver.get_mut().counters().commands.syncs {
         println!("FAIL: {done} flushes are proven");

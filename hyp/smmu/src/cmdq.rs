@@ -101,21 +101,24 @@ pub(crate) struct Cmdq {
     batched: u64,
     counters: CommandCounters,
     /// How far a command and its CMD_SYNC go in at once for those who look at the rest first.
-    lap_limit: u64,
+    lap_last: i64,
     /// The TLB may hold translations of both stages in one: flushes by IPA have to be looked at.
     is_nested: bool,
 }
 
-/// Position up to which a command and its CMD_SYNC go in at once: in this lap, with room for them. 0 where lines have to
-/// be cleaned, or where a stream has a stage 1.
+/// Last position from which a command and its CMD_SYNC go in at once: in this lap, with room for them. [`NOWHERE`] where
+/// lines have to be cleaned, or where a stream has a stage 1.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct AtOnce {
-    /// Of a command with a range; 0 where there are none, too.
-    range: u64,
+    /// Of a command with a range; nowhere without such commands, too.
+    range: i64,
     /// Of any other.
-    other: u64,
+    other: i64,
 }
+
+/// Before every position.
+const NOWHERE: i64 = -1;
 
 /// A flush that went in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,7 +151,7 @@ impl Cmdq {
     pub(crate) fn new(base: PhysAddr, log2: u8, features: QueueFeatures, timeout_us: u64) -> Self {
         let mut queue = Self {
             put: 0,
-            at_once: AtOnce { range: 0, other: 0 },
+            at_once: AtOnce { range: NOWHERE, other: NOWHERE },
             index_mask: (2 << log2) - 1,
             lap_base: 0,
             progress: &UNSHARED,
@@ -163,7 +166,7 @@ impl Cmdq {
             timeout_us,
             batched: 0,
             counters: CommandCounters::default(),
-            lap_limit: 0,
+            lap_last: NOWHERE,
             is_nested: false,
         };
         queue.plan();
@@ -174,9 +177,10 @@ impl Cmdq {
     fn plan(&mut self) {
         let lap = self.put & !(self.entries() - 1);
         self.lap_base = self.base.as_u64().wrapping_sub(lap.wrapping_mul(COMMAND_BYTES));
-        self.lap_limit = if self.is_coherent { self.limit.min(lap.wrapping_add(self.entries())) } else { 0 };
-        let other = if self.is_nested { 0 } else { self.lap_limit };
-        self.at_once = AtOnce { range: if self.has_ranges { other } else { 0 }, other };
+        let end = self.limit.min(lap.wrapping_add(self.entries())).cast_signed();
+        self.lap_last = if self.is_coherent { end - 2 } else { NOWHERE };
+        let other = if self.is_nested { NOWHERE } else { self.lap_last };
+        self.at_once = AtOnce { range: if self.has_ranges { other } else { NOWHERE }, other };
     }
 
     #[inline]
@@ -225,27 +229,21 @@ impl Cmdq {
         kind: ticket::Kind,
         mark: Mark,
     ) -> Option<Sent> {
-        let at_once = match kind {
+        let last = match kind {
             ticket::Kind::Range => self.at_once.range,
             ticket::Kind::Page | ticket::Kind::Context => self.at_once.other,
         };
-        self.send_below(platform, command, at_once, mark)
+        self.send_from(platform, command, last, mark)
     }
 
-    /// The same, if it ends at or before position `at_once`.
+    /// The same, if it begins at or before position `last`.
     #[inline(always)]
-    fn send_below<P: Platform>(
-        &mut self,
-        platform: &mut P,
-        command: [u64; 2],
-        at_once: u64,
-        mark: Mark,
-    ) -> Option<Sent> {
+    fn send_from<P: Platform>(&mut self, platform: &mut P, command: [u64; 2], last: i64, mark: Mark) -> Option<Sent> {
         const SHIFT: u32 = COMMAND_BYTES.trailing_zeros();
         let (start, lap_base, progress) = (self.put, self.lap_base, self.progress);
         let end = start.wrapping_add(2);
-        // One branch for both.
-        if (mark.0 < start) | (end > at_once) {
+        // One branch for both, and both loads at once.
+        if start.cast_signed() > mark.0.cast_signed().min(last) {
             return None;
         }
         let slot = lap_base.wrapping_add(start.wrapping_shl(SHIFT));
@@ -265,7 +263,7 @@ impl Cmdq {
     /// The same, once there is room, and with lines cleaned.
     #[cold]
     pub(crate) fn send<P: Platform>(&mut self, platform: &mut P, command: [u64; 2]) -> Result<Sent, Error> {
-        if let Some(sent) = self.send_below(platform, command, self.lap_limit, Mark::NEVER) {
+        if let Some(sent) = self.send_from(platform, command, self.lap_last, Mark::NEVER) {
             return Ok(sent);
         }
         self.make_room(platform, 2)?;

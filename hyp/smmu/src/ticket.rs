@@ -95,6 +95,8 @@ pub struct Failed(pub(crate) ());
 /// used it has finished (IHI 0070 3.21.1). Only the driver makes it.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "pages may be reused only with this proof"]
+// In the order in which a flush has them in registers.
+#[repr(C)]
 pub struct Synced {
     smmu: SmmuId,
     vmid: Vmid,
@@ -122,7 +124,7 @@ pub struct Mark(pub(crate) u64);
 
 impl Mark {
     /// No flush of another is late enough.
-    pub const NEVER: Self = Self(u64::MAX);
+    pub const NEVER: Self = Self(i64::MAX.cast_unsigned());
 }
 
 /// How far an SMMU's command queue is, for CPUs that do not hold the driver's lock. Written under the lock by plain

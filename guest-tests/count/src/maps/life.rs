@@ -11,16 +11,28 @@ use crate::meter;
 const LIVE: [usize; 2] = [256, 100_000];
 
 /// Destroys a map and creates another.
-type Renew = fn(&mut Space<'static>, &mut Channel<'static>, &mut Handle, &MapParams, &mut Tables);
+type Renew = fn(&mut Space<'static>, &mut Channel<'static>, Handle, &MapParams, &mut Tables) -> Handle;
 
 const REAL: Renew = |space, channel, handle, params, tables| {
-    if space.destroy(channel, *handle).is_ok()
+    if space.destroy(channel, handle).is_ok()
         && let Ok(created) = space.create(channel, params, tables)
     {
-        *handle = created.handle;
+        return created.handle;
     }
+    handle
 };
-const IDLE: Renew = |_, _, _, _, _| ();
+
+/// What the harness takes, with `TESTS` tests.
+fn idle<const TESTS: usize>(
+    _: &mut Space<'static>,
+    _: &mut Channel<'static>,
+    handle: Handle,
+    _: &MapParams,
+    _: &mut Tables,
+) -> Handle {
+    meter::test::<TESTS>(handle.as_u64());
+    handle
+}
 
 /// Counts them.
 pub fn run(params: &MapParams) {
@@ -41,13 +53,13 @@ fn renew(live: usize, params: &MapParams) -> Option<()> {
     meter::figure(&name, u64::from(leaves) * 4096 * pages_per_mib, leased);
     let mut random = 1_u32;
     let name = alloc::format!("create + destroy, {live} live");
-    meter::measure_net(&name, 1, REAL, IDLE, |call, rounds| {
+    meter::measure_inside(&name, 1, REAL, [idle::<1>, idle::<2>], |call, rounds| {
         let call = core::hint::black_box(call);
         for _ in 0..rounds {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let Rig { space, channel, tables, handles } = &mut rig;
             let Some(handle) = handles.get_mut(random as usize % live) else { continue };
-            call(space, channel, handle, params, tables);
+            *handle = call(space, channel, *handle, params, tables);
         }
     });
     flush(&mut rig.channel);

@@ -10,7 +10,7 @@ use bulkhead_dma::map::{Channel, Direction, Handle, MapParams, Segment, Space};
 use bulkhead_guest_tests::println;
 
 use super::rig::{RAM, Rig, Tables, flush};
-use crate::meter;
+use crate::meter::{self, test};
 
 /// The strategies, the product first.
 const STRATEGIES: [(&str, DmamapStrategy); 6] = [
@@ -57,7 +57,7 @@ fn packets() -> Vec<Packet> {
 struct Calls {
     load: fn(&mut Space<'static>, &mut Channel<'static>, Handle, &mut [Segment], &mut Tables) -> bool,
     unload: fn(&mut Channel<'static>, Handle) -> bool,
-    flush: fn(&mut Space<'static>, &mut Channel<'static>, &mut Tables),
+    flush: fn(&mut Space<'static>, &mut Channel<'static>, Handle, &mut Tables),
 }
 
 const REAL: Calls = Calls {
@@ -65,18 +65,28 @@ const REAL: Calls = Calls {
         space.load(channel, handle, Direction::DeviceReads, segments, tables).is_ok()
     },
     unload: |channel, handle| channel.unload(handle).is_ok(),
-    flush: |space, channel, tables| {
+    flush: |space, channel, _, tables| {
         flush(channel);
         if channel.has_retired() || space.has_retired_tables() {
             space.reap(channel, tables);
         }
     },
 };
-const IDLE: Calls = Calls {
-    load: |_, _, handle, _, _| handle.as_u64() != 0,
-    unload: |_, handle| handle.as_u64() != 0,
-    flush: |_, _, _| (),
-};
+
+/// What the harness takes, with `TESTS` tests in each.
+const fn idle<const TESTS: usize>() -> Calls {
+    Calls {
+        load: |_, _, handle, _, _| {
+            test::<TESTS>(handle.as_u64());
+            true
+        },
+        unload: |_, handle| {
+            test::<TESTS>(handle.as_u64());
+            true
+        },
+        flush: |_, _, handle, _| test::<TESTS>(handle.as_u64()),
+    }
+}
 
 /// Counts a packet's way by each strategy.
 pub fn run(params: &MapParams) {
@@ -108,11 +118,13 @@ fn strategy_on(name: &str, strategy: DmamapStrategy, params: &MapParams, packets
             let Some(handle) = handles.get(at % RING) else { break };
             refused = refused.wrapping_add(u32::from(!unload(channel, *handle)));
         }
-        flush(space, channel, tables);
+        if let [first, ..] = handles.as_slice() {
+            flush(space, channel, *first, tables);
+        }
     };
     round(REAL, IN_FLIGHT, 0);
     let title = alloc::format!("trace, {name}");
-    meter::measure_net(&title, BATCH as u64, REAL, IDLE, |calls, rounds| {
+    meter::measure_inside(&title, BATCH as u64, REAL, [idle::<1>(), idle::<2>()], |calls, rounds| {
         let calls = core::hint::black_box(calls);
         for _ in 0..rounds {
             round(calls, BATCH, BATCH);

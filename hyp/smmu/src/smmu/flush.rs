@@ -70,7 +70,7 @@ impl<P: Platform> Smmu<P> {
         let words @ [low, high] = command.encode();
         let Sent { start, is_complete } = match self.cmdq.send_at_once(&mut self.platform, words, kind, mark) {
             Some(sent) => sent,
-            None => self.submit_slowly(vmid, low, high, kind, mark)?,
+            None => self.submit_slowly(vmid, high, low, kind, mark)?,
         };
         Ok(Ticket { smmu: self.id, vmid, start, count: 2, is_complete, since_us: Ticket::NEVER })
     }
@@ -78,7 +78,7 @@ impl<P: Platform> Smmu<P> {
     /// Rides on another's flush, or sends one where there is more to look at.
     #[cold]
     #[inline(never)]
-    fn submit_slowly(&mut self, vmid: Vmid, low: u64, high: u64, kind: Kind, mark: Mark) -> Result<Sent, Failed> {
+    fn submit_slowly(&mut self, vmid: Vmid, high: u64, low: u64, kind: Kind, mark: Mark) -> Result<Sent, Failed> {
         let is_wide = kind == Kind::Range && !self.features.has_range_invalidation;
         let words =
             if is_wide || self.had_stage1(vmid) { Command::TlbiS12Vmall { vmid }.encode() } else { [low, high] };
