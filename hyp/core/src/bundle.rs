@@ -144,4 +144,6 @@ pub mod dma_mode {
     pub const DMAMAP: u32 = 1;
     /// The guest's own stage 1, behind a virtual SMMU, under stage 2.
     pub const NESTED: u32 = 2;
+    /// Stage 2 alone, a table for each domain of a virtio IOMMU.
+    pub const VIRTIO_IOMMU: u32 = 3;
 }

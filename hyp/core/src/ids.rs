@@ -2,6 +2,8 @@
 
 use core::{fmt, num::NonZeroU16};
 
+use crate::vplat::{DEVICES_MAX, VMS_MAX};
+
 /// A CPU by its place among the enabled `cpu` nodes of the device tree, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CpuId(pub u8);
@@ -72,10 +74,24 @@ impl Vmid {
         Self(NonZeroU16::MIN.saturating_add(vm.0 as u16))
     }
 
+    /// The VMID of the domain in a place of a VM's virtio IOMMU: past those of all VMs.
+    pub const fn of_domain(vm: VmId, place: u8) -> Self {
+        const VMS: u16 = low_half(VMS_MAX);
+        const DEVICES: u16 = low_half(DEVICES_MAX);
+        let domains = vm.0 as u16 * DEVICES + place as u16;
+        Self(NonZeroU16::MIN.saturating_add(VMS.saturating_add(domains)))
+    }
+
     /// The number, 1 to 65,535.
     pub const fn as_u16(self) -> u16 {
         self.0.get()
     }
+}
+
+/// A number that is small.
+const fn low_half(number: usize) -> u16 {
+    let [low, high, ..] = number.to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 /// An SMMU by its place in the device tree, from 0.
@@ -174,7 +190,19 @@ impl IntId {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mpidr, PciFunction};
+    use std::collections::BTreeSet;
+
+    use super::{DEVICES_MAX, Mpidr, PciFunction, VMS_MAX, VmId, Vmid};
+
+    /// Would miss: two tables under one tag, or a tag that an SMMU of 8 bits does not have.
+    #[test]
+    fn every_vm_and_every_domain_has_a_vmid_of_its_own() {
+        let vms = || (0..VMS_MAX).map(|vm| VmId(u8::try_from(vm).expect("few")));
+        let domains = |vm| (0..DEVICES_MAX).map(move |place| Vmid::of_domain(vm, u8::try_from(place).expect("few")));
+        let all: BTreeSet<_> = vms().map(Vmid::of).chain(vms().flat_map(domains)).collect();
+        assert_eq!(all.len(), VMS_MAX * (DEVICES_MAX + 1));
+        assert!(all.iter().all(|vmid| vmid.as_u16() < 256));
+    }
 
     /// Misses no field that lands in another's place.
     #[test]

@@ -77,6 +77,8 @@ pub struct VmPlan {
     pub dmamap: Option<Dmamap>,
     /// What the invalidations of its own stage 1 become; `None` without a virtual SMMU.
     pub nested: Option<NestedFlush>,
+    /// Whether its devices are behind a virtio IOMMU.
+    pub has_virtio_iommu: bool,
 }
 
 /// A device of a VM.
@@ -135,7 +137,9 @@ impl Ledger {
         let ram = place::place(self, vm, inventory)?;
         device::check_reach(&devices, ram, inventory)?;
         let (id, name) = (vm.id(), vm.full_name());
-        Ok(VmPlan { id, name, vmid: Vmid::of(id), ram, cpus, devices, dmamap: vm.dmamap(), nested: vm.nested() })
+        let has_virtio_iommu = vm.has_virtio_iommu();
+        let (dmamap, nested) = (vm.dmamap(), vm.nested());
+        Ok(VmPlan { id, name, vmid: Vmid::of(id), ram, cpus, devices, dmamap, nested, has_virtio_iommu })
     }
 
     fn plan_cpus(&self, vm: &Vm, machine: &Machine) -> Result<Vec<CpuId, VCPUS_MAX>, PlanError> {

@@ -5,6 +5,7 @@
 //! 0x080a_0000  GICR, 128 KiB a vCPU         0x2000_0000  PCI memory window, 512 MiB
 //! 0x0900_0000  PL011, 4 KiB                 0x4000_0000  RAM
 //! 0x0905_0000  SMMUv3, 128 KiB, for a VM whose devices are nested
+//! 0x0907_0000  virtio IOMMU, 4 KiB, for a VM whose devices are behind one
 //! ```
 
 use crate::{addr::Ipa, ids::IntId};
@@ -34,6 +35,10 @@ pub const UART_SIZE: u64 = 0x1000;
 pub const VSMMU_BASE: Ipa = Ipa::new(0x0905_0000);
 /// Bytes of both pages, 64 KiB each.
 pub const VSMMU_SIZE: u64 = 0x2_0000;
+/// Virtio IOMMU, behind the MMIO transport.
+pub const VIOMMU_BASE: Ipa = Ipa::new(0x0907_0000);
+/// Bytes of its page.
+pub const VIOMMU_SIZE: u64 = 0x1000;
 /// PCI configuration space (ECAM) of bus 0.
 pub const ECAM_BASE: Ipa = Ipa::new(0x1000_0000);
 /// Bytes of ECAM: one bus.
@@ -61,6 +66,8 @@ pub const VSMMU_EVENTQ_INTID: IntId = IntId(40);
 pub const VSMMU_SYNC_INTID: IntId = IntId(41);
 /// and its global errors.
 pub const VSMMU_GERROR_INTID: IntId = IntId(42);
+/// SPI of the virtio IOMMU, level-triggered.
+pub const VIOMMU_INTID: IntId = IntId(43);
 /// PCI interrupt pins of the virtual bridge.
 pub const INTX_PINS: u32 = 4;
 /// PCI device number of a VM's first function; the next ones follow, each as function 0.

@@ -149,7 +149,12 @@ impl Bridge {
         self.is_attached = true;
         for (device, own) in self.functions.iter().zip(vm.devices()) {
             let function = own.function;
-            smmu::with(own.stream.smmu, |driver| driver.attach(own.stream.stream, &vm.dma_config))
+            // Behind a virtio IOMMU a stream stays in abort until the guest attaches it.
+            let attach = |driver: &mut smmu::Driver| match vm.viommu {
+                Some(_) => Ok(()),
+                None => driver.attach(own.stream.stream, &vm.dma_config),
+            };
+            smmu::with(own.stream.smmu, attach)
                 .ok_or(BridgeError::NoSmmu(function))?
                 .map_err(|problem| BridgeError::Stream { function, stream: own.stream, problem })?;
             with_config(|config| {
@@ -241,13 +246,18 @@ impl Bridge {
         }
     }
 
-    /// Whether the function's stream is in the VM's table: no bus mastering before that.
+    /// Whether the function's stream is in the VM's table, or behind its virtio IOMMU: no bus mastering before that.
     fn is_contained(&self, vm: &Vm, function: usize) -> bool {
         let Some(own) = vm.devices().nth(function) else { return false };
         let state = smmu::with(own.stream.smmu, |driver| driver.find_stream(own.stream.stream)).flatten();
-        state.is_some_and(|info| {
-            info.vmid == vm.dma_config.vmid && matches!(info.state, StreamState::Attached | StreamState::Silenced)
-        })
+        match state {
+            // In abort, or in a table of the VM's.
+            None => self.is_attached && vm.viommu.is_some(),
+            Some(info) => {
+                let is_own = info.vmid == vm.dma_config.vmid || vm.viommu.is_some();
+                is_own && matches!(info.state, StreamState::Attached | StreamState::Silenced)
+            }
+        }
     }
 
     fn set_command(&self, function: usize, bits: u16, is_on: bool) {

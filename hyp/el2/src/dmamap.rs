@@ -27,6 +27,7 @@ use bulkhead_dma::map::{Found, Space, SpaceError};
 pub use self::{
     call::{call, sums},
     life::Retired,
+    walker::Walker,
 };
 use self::{
     pool::TablePool,

@@ -7,7 +7,7 @@ use bulkhead_core::{
 use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
 use log::{error, warn};
 
-use crate::{lock::Mutex, smmu, time, vm, vm::Vm, vsmmu};
+use crate::{lock::Mutex, smmu, time, viommu, vm, vm::Vm, vsmmu};
 
 /// Events handled at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
@@ -30,14 +30,17 @@ pub fn event_interrupt(id: SmmuId) {
 fn poll(id: SmmuId) -> bool {
     // Delivered once the driver is let go: a virtual SMMU's lock comes before a physical one's.
     let mut for_guests = vsmmu::Records::new();
+    let mut faults = viommu::Faults::new();
     let polled = smmu::with(id, |driver| {
         driver.poll_events(EVENTS_AT_A_TIME, |event, owner| {
+            viommu::collect(id, event, &mut faults);
             if !vsmmu::collect(id, event, &mut for_guests) {
                 report(id, event, owner);
             }
         })
     });
     vsmmu::deliver(&for_guests);
+    viommu::deliver(&faults);
     let Some(polled) = polled else { return false };
     if polled.has_overflowed {
         warn!("smmu {}: the event queue overflowed, faults were lost", id.0);
@@ -141,6 +144,9 @@ struct Where(Option<Iova>, Option<&'static Vm>);
 impl core::fmt::Display for Where {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (Some(iova), Some(vm)) = (self.0, self.1) else { return Ok(()) };
+        if vm.viommu.is_some() {
+            return f.write_str(", by its virtio IOMMU");
+        }
         vm.dma.describe(iova, f)
     }
 }

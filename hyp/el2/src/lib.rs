@@ -43,6 +43,7 @@ pub mod text;
 pub mod time;
 pub mod trap;
 pub mod uart;
+pub mod viommu;
 pub mod virtio;
 pub mod virtual_gic;
 pub mod vm;

@@ -202,12 +202,14 @@ fn release_devices(vm: &Vm) -> bool {
     let Some(mut ram) = vm.retire_ram() else { return false };
     let mut space = vm.dma.maps().map(Maps::retire);
     vm.bridge.lock().detach(vm, &mut ram, &mut space);
+    // Nothing walks its domains any more.
+    let are_domains_free = vm.viommu.as_ref().is_none_or(|viommu| viommu.lock().take_down(vm));
     // Both, whatever becomes of the first.
     let is_space_free = match (vm.dma.maps(), space) {
         (Some(maps), Some(space)) => maps.settle(space),
         (maps, _) => maps.is_none(),
     };
-    vm.settle_ram(ram) && is_space_free
+    vm.settle_ram(ram) && is_space_free && are_domains_free
 }
 
 /// Everything that a reset machine would find in its reset state.
@@ -219,6 +221,9 @@ fn reset_devices(vm: &Vm) {
     drop(serial);
     if let Some(vsmmu) = &vm.vsmmu {
         vsmmu.lock().reset();
+    }
+    if let Some(viommu) = &vm.viommu {
+        viommu.lock().reset();
     }
     for device in vm.devices() {
         let Some(home) = vm.cpus().next() else { return };

@@ -20,7 +20,7 @@ pub enum Reason {
     Call = 5,
     /// HVC or SMC for DMA maps.
     Dma = 6,
-    /// An access to the virtual SMMU.
+    /// An access to the virtual SMMU, or to the virtio IOMMU.
     Smmu = 7,
     /// Anything else.
     Other = 8,

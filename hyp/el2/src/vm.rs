@@ -2,7 +2,7 @@
 //!
 //! Locks, outermost first: `psci`, `serial` and `bridge` come before anything else; then `lrs` of the own CPU before `vgic`;
 //! `bridge` before an SMMU's driver, the configuration space and `tables`; a channel of DMA maps, which is only tried for,
-//! before an SMMU's driver and the space of the maps; a virtual SMMU before the physical ones' drivers; an SMMU's driver before the frame pool, the last fault, the space of
+//! before an SMMU's driver and the space of the maps; a virtual SMMU or a virtio IOMMU before the physical ones' drivers; an SMMU's driver before the frame pool, the last fault, the space of
 //! the maps and the console. None is held across an eret.
 
 use core::{
@@ -32,7 +32,7 @@ use spin::Once;
 
 use crate::{
     bridge::Bridge, guest_memory::GuestRam, lock::Mutex, percpu, percpu::Task, reach::Reach, tables::GuestTables,
-    vsmmu::VirtualSmmu,
+    viommu::VirtualIommu, vsmmu::VirtualSmmu,
 };
 
 /// A passed-through function.
@@ -147,6 +147,8 @@ pub struct Vm {
     pub bridge: Mutex<Bridge>,
     /// The virtual SMMU, if its devices are nested.
     pub vsmmu: Option<Mutex<VirtualSmmu>>,
+    /// The virtio IOMMU, if its devices are behind one.
+    pub viommu: Option<Mutex<VirtualIommu>>,
     /// Power states of the vCPUs.
     pub psci: Mutex<Psci>,
     /// CNTVOFF_EL2 of its vCPUs.
@@ -179,6 +181,8 @@ pub struct Parts {
     pub bridge: Bridge,
     /// The virtual SMMU, if its devices are nested.
     pub vsmmu: Option<VirtualSmmu>,
+    /// The virtio IOMMU, if its devices are behind one.
+    pub viommu: Option<VirtualIommu>,
     /// The virtual GIC, its lines linked.
     pub vgic: Vgic,
     /// Power states.
@@ -205,6 +209,7 @@ impl Vm {
             serial: Mutex::new(Serial { uart: Vuart::new(), line: LineBuffer::new(), last_output: 0 }),
             bridge: Mutex::new(parts.bridge),
             vsmmu: parts.vsmmu.map(Mutex::new),
+            viommu: parts.viommu.map(Mutex::new),
             psci: Mutex::new(parts.psci),
             counter_offset: AtomicU64::new(0),
             boots: AtomicU64::new(0),

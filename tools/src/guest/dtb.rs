@@ -5,8 +5,8 @@ use bulkhead_core::{
     ids::IntId,
     vplat::{
         ECAM_BASE, ECAM_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE, INTX_INTID_BASE, INTX_PINS, PCI_MEM_BASE,
-        PCI_MEM_SIZE, PTIMER_INTID, RAM_BASE, UART_BASE, UART_INTID, UART_SIZE, VSMMU_BASE, VSMMU_EVENTQ_INTID,
-        VSMMU_GERROR_INTID, VSMMU_SIZE, VSMMU_SYNC_INTID, VTIMER_INTID, vcpu_mpidr,
+        PCI_MEM_SIZE, PTIMER_INTID, RAM_BASE, UART_BASE, UART_INTID, UART_SIZE, VIOMMU_BASE, VIOMMU_INTID, VIOMMU_SIZE,
+        VSMMU_BASE, VSMMU_EVENTQ_INTID, VSMMU_GERROR_INTID, VSMMU_SIZE, VSMMU_SYNC_INTID, VTIMER_INTID, vcpu_mpidr,
     },
 };
 use dtoolkit::{
@@ -16,7 +16,7 @@ use dtoolkit::{
 
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_CLOCK: u32 = 2;
-const PHANDLE_SMMU: u32 = 3;
+const PHANDLE_IOMMU: u32 = 3;
 const SPI: u32 = 0;
 const PPI: u32 = 1;
 const EDGE_RISING: u32 = 1;
@@ -45,8 +45,17 @@ pub struct GuestTree<'a> {
     pub rng_seed: Seed,
     /// Whether the VM has any PCI function: without one it gets no host bridge.
     pub has_pci: bool,
-    /// Whether a virtual SMMU is in front of those.
-    pub has_smmu: bool,
+    /// What is in front of those.
+    pub iommu: Option<Iommu>,
+}
+
+/// An IOMMU of a guest's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Iommu {
+    /// A virtual SMMUv3.
+    Smmu,
+    /// A virtio IOMMU.
+    Virtio,
 }
 
 impl GuestTree<'_> {
@@ -62,11 +71,13 @@ impl GuestTree<'_> {
         for child in [self.chosen(), self.memory(), self.cpus(), psci(), timer(), self.gic(), clock(), uart()] {
             root.add_child(child);
         }
-        if self.has_smmu {
-            root.add_child(smmu());
+        match self.iommu {
+            Some(Iommu::Smmu) => root.add_child(smmu()),
+            Some(Iommu::Virtio) => root.add_child(virtio_iommu()),
+            None => {}
         }
         if self.has_pci {
-            root.add_child(pci(self.has_smmu));
+            root.add_child(pci(self.iommu.is_some()));
         }
         tree.to_dtb()
     }
@@ -173,11 +184,23 @@ fn smmu() -> DeviceTreeNode {
     set(&mut smmu, "interrupt-names", ["eventq", "gerror", "cmdq-sync"].as_slice());
     set(&mut smmu, "#iommu-cells", 1u32);
     flag(&mut smmu, "dma-coherent");
-    set(&mut smmu, "phandle", PHANDLE_SMMU);
+    set(&mut smmu, "phandle", PHANDLE_IOMMU);
     smmu
 }
 
-fn pci(has_smmu: bool) -> DeviceTreeNode {
+/// The binding `virtio,mmio`, of an IOMMU.
+fn virtio_iommu() -> DeviceTreeNode {
+    let mut iommu = node(&format!("iommu@{:x}", VIOMMU_BASE.as_u64()));
+    set(&mut iommu, "compatible", "virtio,mmio");
+    set(&mut iommu, "reg", cells64([VIOMMU_BASE.as_u64(), VIOMMU_SIZE]));
+    set(&mut iommu, "interrupts", [SPI, spi(VIOMMU_INTID), LEVEL_HIGH]);
+    set(&mut iommu, "#iommu-cells", 1u32);
+    flag(&mut iommu, "dma-coherent");
+    set(&mut iommu, "phandle", PHANDLE_IOMMU);
+    iommu
+}
+
+fn pci(has_iommu: bool) -> DeviceTreeNode {
     let mut pci = node(&format!("pcie@{:x}", ECAM_BASE.as_u64()));
     set(&mut pci, "compatible", "pci-host-ecam-generic");
     set(&mut pci, "device_type", "pci");
@@ -190,9 +213,9 @@ fn pci(has_smmu: bool) -> DeviceTreeNode {
     let window = cells64([PCI_MEM_BASE.as_u64(), PCI_MEM_BASE.as_u64(), PCI_MEM_SIZE]);
     set(&mut pci, "ranges", [vec![PCI_SPACE_MEM32], window].concat());
     flag(&mut pci, "dma-coherent");
-    if has_smmu {
-        // StreamIDs are requester IDs: those of bus 0.
-        set(&mut pci, "iommu-map", [0, PHANDLE_SMMU, 0, 0x100]);
+    if has_iommu {
+        // StreamIDs and endpoints are requester IDs: those of bus 0.
+        set(&mut pci, "iommu-map", [0, PHANDLE_IOMMU, 0, 0x100]);
     }
     // The virtual bridge does not swizzle: the pin alone chooses the line, whatever the slot.
     set(&mut pci, "interrupt-map-mask", [0u32, 0, 0, 7]);

@@ -12,8 +12,8 @@ use xxhash_rust::xxh64::xxh64;
 use super::{cpio::Archive, modules::ModuleTree};
 use crate::workspace::Workspace;
 
-/// Drivers of the NICs that the tests pass through.
-const MODULES: [&str; 3] = ["e1000e", "igb", "virtio_net"];
+/// Drivers of the NICs that the tests pass through, and of the virtio IOMMU.
+const MODULES: [&str; 5] = ["e1000e", "igb", "virtio_net", "virtio_mmio", "virtio_iommu"];
 /// iperf3 and what it is linked with: place in the package, place in the initramfs.
 const PROGRAMS: [(&str, &str); 7] = [
     ("usr/bin/iperf3", "usr/bin/iperf3"),

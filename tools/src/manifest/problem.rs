@@ -233,7 +233,9 @@ pub enum Problem {
         owner: String,
     },
     /// A mode that does not exist.
-    #[error("vm {vm}: device {device}: dma {mode:?} is not a mode: write \"identity\", \"dmamap\" or \"nested\"")]
+    #[error(
+        "vm {vm}: device {device}: dma {mode:?} is not a mode: write \"identity\", \"dmamap\", \"nested\" or \"virtio-iommu\""
+    )]
     DmaMode {
         /// The VM.
         vm: String,

@@ -108,7 +108,7 @@ pub struct DmamapSection {
 pub struct DeviceSection {
     /// PCI function as `SSSS:BB:DD.F`, in hexadecimal.
     pub pci: String,
-    /// How its DMA is translated: `identity`, `dmamap` or `nested`, one for all devices of a VM. Default: `identity`.
+    /// How its DMA is translated: `identity`, `dmamap`, `nested` or `virtio-iommu`, one for all devices of a VM. Default: `identity`.
     #[serde(default = "identity")]
     pub dma: String,
 }

@@ -108,7 +108,7 @@ pub enum RecordError {
     #[error("device {0} is given twice: list it once")]
     DuplicateDevice(PciFunction),
     /// A DMA mode that this version does not have.
-    #[error("device {0} has dma mode {1}: use dma = \"identity\", \"dmamap\" or \"nested\"")]
+    #[error("device {0} has dma mode {1}: use dma = \"identity\", \"dmamap\", \"nested\" or \"virtio-iommu\"")]
     UnknownDmaMode(PciFunction, u32),
     /// Two DMA modes in one VM: its devices share one table.
     #[error("devices {0} and {1} have different dma modes: give all devices of a vm one")]

@@ -117,7 +117,7 @@ fn refuses_each_bad_record() {
     assert!(matches!(fault(|r| r.loads[1].ipa = r.loads[0].ipa + 4), RecordError::LoadsOverlap(..)));
     let function = PciFunction::from_routing_id(0, 8);
     assert_eq!(fault(|r| r.devices[1].routing_id = 8), RecordError::DuplicateDevice(function));
-    assert_eq!(fault(|r| r.devices[0].dma_mode = 3), RecordError::UnknownDmaMode(function, 3));
+    assert_eq!(fault(|r| r.devices[0].dma_mode = 4), RecordError::UnknownDmaMode(function, 4));
 }
 
 /// Would miss: a VM with RAM and maps in one table, or settings that nobody reads and that say otherwise.

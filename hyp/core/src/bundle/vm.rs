@@ -103,7 +103,7 @@ impl Vm {
             if self.devices().iter().take(place).any(|other| other.function() == function) {
                 return Err(RecordError::DuplicateDevice(function));
             }
-            if !matches!(device.dma_mode, dma_mode::IDENTITY | dma_mode::DMAMAP | dma_mode::NESTED) {
+            if device.dma_mode > dma_mode::VIRTIO_IOMMU {
                 return Err(RecordError::UnknownDmaMode(function, device.dma_mode));
             }
         }
@@ -199,6 +199,11 @@ impl Vm {
     /// What the invalidations of its own stage 1 become; `None` for a VM without a virtual SMMU.
     pub const fn nested(&self) -> Option<NestedFlush> {
         self.nested
+    }
+
+    /// Whether its devices are behind a virtio IOMMU.
+    pub fn has_virtio_iommu(&self) -> bool {
+        self.devices().first().is_some_and(|device| device.dma_mode == dma_mode::VIRTIO_IOMMU)
     }
 
     /// Passed-through devices, in order.

@@ -117,7 +117,7 @@ pub enum PlanError {
     },
     /// A stage 1 of the guest's own behind an SMMU that does not see the CPUs' caches.
     #[error(
-        "device {function} is behind smmu {smmu}, whose walks are not coherent: dma = \"nested\" needs that, use dma = \"virtio-iommu\" or \"identity\""
+        "device {function} is behind smmu {smmu}, whose walks are not coherent: dma = \"nested\" needs that, use dma = \"identity\""
     )]
     NotCoherent {
         /// The device.

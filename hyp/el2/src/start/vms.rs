@@ -28,6 +28,7 @@ use crate::{
     reach::Reach,
     smmu, sysreg,
     tables::{GuestTables, Spares, TablesError},
+    viommu::{IommuError, VirtualIommu},
     vm::{self, Device, Parts},
     vsmmu::VirtualSmmu,
 };
@@ -48,6 +49,8 @@ enum MakeError {
     CpuOffline(u8),
     #[error(transparent)]
     Maps(#[from] MapsError),
+    #[error(transparent)]
+    Iommu(#[from] IommuError),
 }
 
 /// Sizes of addresses that every CPU and SMMU of the machine can do.
@@ -169,6 +172,7 @@ fn make(plan: &VmPlan, sizes: Sizes) -> Result<Parts, MakeError> {
         ram,
         tables,
         vsmmu: plan.nested.map(|flush| virtual_smmu(flush, plan)),
+        viommu: if plan.has_virtio_iommu { Some(VirtualIommu::new(plan, image.ram(), bits)?) } else { None },
         vgic,
         psci: Psci::new(plan.cpus.len(), host),
     })

@@ -15,7 +15,9 @@ use crate::{
     console, keyboard,
     lock::Mutex,
     stats::Reason,
-    time, virtual_gic,
+    time,
+    viommu::{self, VirtualIommu},
+    virtual_gic,
     vsmmu::{self, VirtualSmmu},
 };
 
@@ -74,6 +76,10 @@ pub fn data_abort(trapped: &mut Trapped<'_>, abort: &Abort) -> Reason {
         && let Some(offset) = offset_in(vplat::VSMMU_BASE, vplat::VSMMU_SIZE, ipa, width)
     {
         (Reason::Smmu, virtual_smmu(trapped, vsmmu, request(offset)))
+    } else if let Some(viommu) = &trapped.vm.viommu
+        && let Some(offset) = offset_in(vplat::VIOMMU_BASE, vplat::VIOMMU_SIZE, ipa, width)
+    {
+        (Reason::Smmu, virtio_iommu(trapped, viommu, request(offset)))
     } else {
         trapped.end(format_args!("{what} {}", Stray(abort)));
         return Reason::Other;
@@ -104,6 +110,17 @@ fn virtual_smmu(trapped: &mut Trapped<'_>, vsmmu: &'static Mutex<VirtualSmmu>, r
     }
     let value = request.value(trapped);
     let is_done = vsmmu::write(vsmmu, trapped.cpu, trapped.vm, (request.offset, request.width, value));
+    if is_done { Next::Skip } else { Next::Repeat }
+}
+
+fn virtio_iommu(trapped: &mut Trapped<'_>, viommu: &'static Mutex<VirtualIommu>, request: Request) -> Next {
+    if !request.is_write {
+        let value = viommu.lock().read(request.offset, request.width);
+        request.complete(trapped, value);
+        return Next::Skip;
+    }
+    let value = request.value(trapped);
+    let is_done = viommu::write(viommu, trapped.cpu, trapped.vm, (request.offset, request.width, value));
     if is_done { Next::Skip } else { Next::Repeat }
 }
 

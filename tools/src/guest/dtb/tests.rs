@@ -1,15 +1,15 @@
 use bulkhead_core::addr::Ipa;
 use dtoolkit::{Node, Property, fdt::Fdt};
 
-use super::GuestTree;
+use super::{GuestTree, Iommu};
 
 fn tree(vcpus: usize, has_pci: bool) -> Vec<u8> {
-    tree_with(vcpus, has_pci, false)
+    tree_with(vcpus, has_pci, None)
 }
 
-fn tree_with(vcpus: usize, has_pci: bool, has_smmu: bool) -> Vec<u8> {
+fn tree_with(vcpus: usize, has_pci: bool, iommu: Option<Iommu>) -> Vec<u8> {
     let initrd = Some((Ipa::new(0x4400_0000), Ipa::new(0x4400_1234)));
-    GuestTree { vcpus, ram_bytes: 512 << 20, cmdline: "console=ttyAMA0", initrd, rng_seed: [7; 64], has_pci, has_smmu }
+    GuestTree { vcpus, ram_bytes: 512 << 20, cmdline: "console=ttyAMA0", initrd, rng_seed: [7; 64], has_pci, iommu }
         .to_dtb()
 }
 
@@ -57,13 +57,27 @@ fn pci_window_is_the_identity() {
 /// Would miss: streams that are not those that EL2 takes them for, or lines in another order than their names.
 #[test]
 fn the_virtual_smmu_is_in_front_of_every_function() {
-    let dtb = tree_with(1, true, true);
+    let dtb = tree_with(1, true, Some(Iommu::Smmu));
     assert_eq!(words(&dtb, "/pcie@10000000", "iommu-map"), [0, 3, 0, 0x100]);
     assert_eq!(words(&dtb, "/iommu@9050000", "phandle"), [3]);
     assert_eq!(words(&dtb, "/iommu@9050000", "interrupts"), [0, 8, 1, 0, 10, 1, 0, 9, 1]);
     let fdt = Fdt::new(&dtb).expect("a valid DTB");
     let names = fdt.find_node("/iommu@9050000").expect("it exists").property("interrupt-names").expect("it has");
     assert_eq!(names.value(), b"eventq\0gerror\0cmdq-sync\0");
+}
+
+/// Would miss: a transport or an interrupt elsewhere than where EL2 has them; functions that are in front of it.
+#[test]
+fn the_virtio_iommu_is_in_front_of_every_function() {
+    let dtb = tree_with(1, true, Some(Iommu::Virtio));
+    assert_eq!(words(&dtb, "/pcie@10000000", "iommu-map"), [0, 3, 0, 0x100]);
+    let of = |property| words(&dtb, "/iommu@9070000", property);
+    assert_eq!((of("phandle"), of("#iommu-cells"), of("interrupts")), (vec![3], vec![1], vec![0, 11, 4]));
+    assert_eq!(of("reg"), [0, 0x0907_0000, 0, 0x1000]);
+    let fdt = Fdt::new(&dtb).expect("a valid DTB");
+    let kind = fdt.find_node("/iommu@9070000").expect("it exists").property("compatible").expect("it has one");
+    assert_eq!(kind.value(), b"virtio,mmio\0");
+    assert!(fdt.find_node("/iommu@9050000").is_none());
 }
 
 /// Would miss: initrd bounds swapped, or given as a size.

@@ -37,6 +37,7 @@ fn record(vm: &str, device: &DeviceSection, problems: &mut Vec<Problem>) -> Opti
         "identity" => dma_mode::IDENTITY,
         "dmamap" => dma_mode::DMAMAP,
         "nested" => dma_mode::NESTED,
+        "virtio-iommu" => dma_mode::VIRTIO_IOMMU,
         mode => {
             let (device, mode) = (device.pci.clone(), mode.to_owned());
             problems.push(Problem::DmaMode { vm: vm.to_owned(), device, mode });

@@ -7,9 +7,9 @@ use bulkhead_core::{
 
 use super::{
     super::{problem::Problem, schema::VmSection},
-    Files, nested,
+    Files,
 };
-use crate::guest::dtb::{GuestTree, Seed};
+use crate::guest::dtb::{GuestTree, Iommu, Seed};
 
 /// Bytes with a place in the guest's RAM.
 #[derive(Debug)]
@@ -78,13 +78,22 @@ fn place(
         initrd: (!initrd.is_empty()).then_some((initrd_ipa, initrd_end)),
         rng_seed,
         has_pci: !section.devices.is_empty(),
-        has_smmu: nested::is_used(section),
+        iommu: iommu(section),
     };
     Some(Payload {
         kernel: Blob { ipa: kernel_ipa, bytes: kernel },
         initrd: (!initrd.is_empty()).then_some(Blob { ipa: initrd_ipa, bytes: initrd }),
         dtb: Blob { ipa: initrd_end.align_up(BLOCK_2M)?, bytes: tree.to_dtb() },
     })
+}
+
+/// The IOMMU that the guest drives.
+fn iommu(section: &VmSection) -> Option<Iommu> {
+    match section.devices.first()?.dma.as_str() {
+        "nested" => Some(Iommu::Smmu),
+        "virtio-iommu" => Some(Iommu::Virtio),
+        _ => None,
+    }
 }
 
 fn read_kernel(section: &VmSection, files: &dyn Files, problems: &mut Vec<Problem>) -> Option<(Vec<u8>, ImageHeader)> {
