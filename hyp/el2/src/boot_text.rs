@@ -9,9 +9,10 @@ use core::sync::atomic::{
     Ordering::{AcqRel, Acquire, Release},
 };
 
+use bulkhead_core::addr::{AddrRange, PhysAddr};
 use log::info;
 
-use crate::{memory, text::Bytes};
+use crate::{image, memory, text::Bytes, vm};
 
 /// CPUs that run boot code, or may yet: the boot CPU, and each that firmware was asked to start.
 static CPUS: AtomicUsize = AtomicUsize::new(1);
@@ -27,9 +28,15 @@ pub fn expect_no_cpu() {
     CPUS.fetch_sub(1, AcqRel);
 }
 
-/// Whether the code is gone: what runs there now is lost.
-pub fn is_gone() -> bool {
-    IS_GONE.load(Acquire)
+/// Whether an address is that of code which is gone: what runs there now is lost.
+pub fn is_gone(address: u64) -> bool {
+    IS_GONE.load(Acquire) && range().contains(PhysAddr::new(address))
+}
+
+/// The code that goes: a virtio IOMMU's too, where no VM is behind one and so nothing calls it.
+fn range() -> AddrRange<PhysAddr> {
+    let is_used = vm::all().any(|vm| vm.viommu.is_some());
+    image::between(image::start(), if is_used { image::boot_text_end() } else { image::viommu_text_end() })
 }
 
 /// This CPU is past its boot. The last one gives the code's frames back.
@@ -38,7 +45,8 @@ pub fn leave() {
         return;
     }
     IS_GONE.store(true, Release);
-    // SAFETY: every CPU that was started is past its boot, each has said so by the counter, and none goes back.
-    let frames = unsafe { memory::adopt_boot_text() };
+    // SAFETY: every CPU that was started is past its boot, each has said so by the counter, and none goes
+    // back; a virtio IOMMU's code is called for a VM that has one, and VMs are made at boot.
+    let frames = unsafe { memory::adopt_text(range()) };
     info!("boot is over: {} of its code given back", Bytes(frames as u64 * 4096));
 }

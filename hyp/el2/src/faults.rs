@@ -2,12 +2,14 @@
 
 use bulkhead_core::{
     addr::{Iova, Ipa},
-    ids::{PciFunction, SmmuId, StreamKey},
+    ids::{PciFunction, SmmuId, StreamId, StreamKey},
+    vplat,
 };
 use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
+use bulkhead_vdev::virtio_iommu::Fault;
 use log::{error, warn};
 
-use crate::{lock::Mutex, smmu, time, viommu, vm, vm::Vm, vsmmu};
+use crate::{lock::Mutex, percpu::PerCpu, smmu, time, viommu, vm, vm::Vm, vsmmu};
 
 /// Events handled at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
@@ -29,18 +31,15 @@ pub fn event_interrupt(id: SmmuId) {
 /// Handles what is in the queue. Whether there is more.
 fn poll(id: SmmuId) -> bool {
     // Delivered once the driver is let go: a virtual SMMU's lock comes before a physical one's.
-    let mut for_guests = vsmmu::Records::new();
-    let mut faults = viommu::Faults::new();
+    let mut for_guests = ForGuests::new();
     let polled = smmu::with(id, |driver| {
         driver.poll_events(EVENTS_AT_A_TIME, |event, owner| {
-            viommu::collect(id, event, &mut faults);
-            if !vsmmu::collect(id, event, &mut for_guests) {
+            if !collect(id, event, &mut for_guests) {
                 report(id, event, owner);
             }
         })
     });
-    vsmmu::deliver(&for_guests);
-    viommu::deliver(&faults);
+    deliver(&for_guests);
     let Some(polled) = polled else { return false };
     if polled.has_overflowed {
         warn!("smmu {}: the event queue overflowed, faults were lost", id.0);
@@ -52,6 +51,46 @@ fn poll(id: SmmuId) -> bool {
         error!("smmu {}: {problem}", id.0);
     }
     polled.has_more
+}
+
+/// What a guest is told of an event.
+enum Told {
+    /// A record for the event queue of its SMMU.
+    Record([u64; 4]),
+    /// A fault for its virtio IOMMU.
+    Fault(Fault),
+}
+
+/// As many as are handled at a time, with the VM that each is for.
+type ForGuests = heapless::Vec<(&'static Vm, Told), { EVENTS_AT_A_TIME as usize }>;
+
+/// Takes note of an event that a guest is to see; false for one that is ours alone, or for both.
+fn collect(smmu: SmmuId, event: &Event, for_guests: &mut ForGuests) -> bool {
+    let Some((vm, place)) = vm::of_stream(StreamKey { smmu, stream: event.stream }) else { return false };
+    let stream = vplat::virtual_stream(place);
+    let told = if vm.vsmmu.is_some() {
+        event.for_guest(StreamId(stream)).map(Told::Record)
+    } else {
+        let is_write = event.access.is_some_and(|access| access.is_write);
+        let address = event.iova.map(|iova| iova.as_u64());
+        vm.viommu.is_some().then_some(Told::Fault(Fault { endpoint: stream, address, is_write }))
+    };
+    let Some(told) = told else { return false };
+    let is_its_own = matches!(told, Told::Record(_)) && event.stage != Some(2);
+    // There is room for all.
+    let _ = for_guests.push((vm, told));
+    is_its_own
+}
+
+fn deliver(for_guests: &ForGuests) {
+    let cpu = PerCpu::current();
+    for (vm, told) in for_guests {
+        match (told, &vm.vsmmu, &vm.viommu) {
+            (Told::Record(record), Some(vsmmu), _) => vsmmu::deliver(vsmmu, cpu, vm, *record),
+            (Told::Fault(fault), _, Some(viommu)) => viommu::gate::deliver(viommu, cpu, vm, fault),
+            _ => (),
+        }
+    }
 }
 
 /// The global error interrupt of one SMMU.
@@ -112,7 +151,8 @@ fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
     if repeats != 0 {
         warn!("the fault before came {repeats} times more in its page");
     }
-    let found = find_device(StreamKey { smmu, stream: event.stream });
+    let found = vm::of_stream(StreamKey { smmu, stream: event.stream });
+    let function = found.and_then(|(vm, place)| Some(vm.devices().nth(place)?.function));
     let name = found.map_or(if owner.is_some() { "?" } else { "none" }, |(vm, _)| vm.name());
     let iova = Address(event.iova.map(|iova| iova.as_u64()));
     let access = match event.access {
@@ -121,21 +161,18 @@ fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
         Some(_) => "read",
         None => "access",
     };
-    let (reason, meaning) = (event.reason.name(), event.reason.meaning());
     let vm = found.map(|(vm, _)| vm);
+    let is_in_no_domain = event.iova.is_none() && vm.is_some_and(|vm| vm.viommu.is_some());
+    let meaning = if is_in_no_domain { "the guest has it in no domain" } else { event.reason.meaning() };
+    let reason = event.reason.name();
     // Where the guest has a stage 1, the IOVA is its own; our stage 2 was asked for what came out of it.
     let is_nested = vm.is_some_and(|vm| vm.vsmmu.is_some());
     let ipa = Output(event.ipa.filter(|_| is_nested));
     let place = Where(if is_nested { event.ipa.map(|ipa| Iova::new(ipa.as_u64())) } else { event.iova }, vm);
-    let (smmu, stream, device) = (smmu.0, event.stream, Device(found.map(|(_, function)| function)));
+    let (smmu, stream, device) = (smmu.0, event.stream, Device(function));
     warn!(
         "fault vm={name} device={device} smmu={smmu} stream={stream} iova={iova}{ipa} {access} reason={reason}: {meaning}{place}"
     );
-}
-
-/// The VM and the function behind a stream.
-fn find_device(stream: StreamKey) -> Option<(&'static Vm, PciFunction)> {
-    vm::all().find_map(|vm| Some((vm, vm.devices().find(|device| device.stream == stream)?.function)))
 }
 
 /// Where an address lies from what the VM's devices reach.

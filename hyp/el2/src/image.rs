@@ -23,6 +23,8 @@ symbols! {
     start = __image_start;
     /// End of the code that runs at boot alone, which the image begins with.
     boot_text_end = __boot_text_end;
+    /// End of the code behind it that stays where a VM is behind a virtio IOMMU.
+    viommu_text_end = __viommu_text_end;
     /// End of code.
     text_end = __text_end;
     /// End of read-only data.

@@ -12,7 +12,7 @@ use crate::{
     guest_memory::GuestRam,
     idle,
     percpu::{PerCpu, Task},
-    speculation, start, stats, sysreg, time, virtual_gic,
+    speculation, start, stats, sysreg, time, viommu, virtual_gic,
     vm::{self, Request, State, Vm},
 };
 
@@ -203,7 +203,7 @@ fn release_devices(vm: &Vm) -> bool {
     let mut space = vm.dma.maps().map(Maps::retire);
     vm.bridge.lock().detach(vm, &mut ram, &mut space);
     // Nothing walks its domains any more.
-    let are_domains_free = vm.viommu.as_ref().is_none_or(|viommu| viommu.lock().take_down(vm));
+    let are_domains_free = vm.viommu.as_ref().is_none_or(|viommu| viommu::gate::take_down(viommu, vm));
     // Both, whatever becomes of the first.
     let is_space_free = match (vm.dma.maps(), space) {
         (Some(maps), Some(space)) => maps.settle(space),
@@ -221,9 +221,6 @@ fn reset_devices(vm: &Vm) {
     drop(serial);
     if let Some(vsmmu) = &vm.vsmmu {
         vsmmu.lock().reset();
-    }
-    if let Some(viommu) = &vm.viommu {
-        viommu.lock().reset();
     }
     for device in vm.devices() {
         let Some(home) = vm.cpus().next() else { return };

@@ -6,7 +6,6 @@ use bulkhead_core::addr::{AddrRange, PAGE_SIZE, PhysAddr};
 
 use crate::{
     frames::{FramePool, USES},
-    image,
     lock::Mutex,
     mmu::{Access, MapError, Mmu, WindowTable},
 };
@@ -57,12 +56,11 @@ pub fn map(range: AddrRange<PhysAddr>, access: Access) -> Result<(), MapError> {
     with(|memory| memory.mmu.map(range, access, &mut memory.pool)).unwrap_or(Err(MapError(range)))
 }
 
-/// Makes memory of the pool of the code that ran at boot alone; how many frames.
+/// Makes memory of the pool of the code in `range`, whole pages; how many frames.
 ///
 /// # Safety
 /// No CPU runs or will run any of it.
-pub unsafe fn adopt_boot_text() -> usize {
-    let range = image::between(image::start(), image::boot_text_end());
+pub unsafe fn adopt_text(range: AddrRange<PhysAddr>) -> usize {
     let frames = usize::try_from(range.size_bytes() / PAGE_SIZE).unwrap_or(0);
     let is_data = with(|memory| memory.mmu.make_data(range)).unwrap_or(false);
     if !is_data {

@@ -40,7 +40,7 @@ impl fmt::Display for Code {
             if let Some((name, within)) = symbols::find(offset) {
                 write!(f, " {name}+{within:#x}")?;
             }
-            if self.0 < image::boot_text_end().as_u64() && boot_text::is_gone() {
+            if boot_text::is_gone(self.0) {
                 f.write_str(" (boot code, given back)")?;
             }
         }

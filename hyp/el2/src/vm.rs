@@ -189,6 +189,11 @@ pub struct Parts {
     pub psci: Psci,
 }
 
+/// The VM whose device has a stream, and the device's place in it.
+pub fn of_stream(stream: StreamKey) -> Option<(&'static Vm, usize)> {
+    all().find_map(|vm| Some((vm, vm.devices().position(|device| device.stream == stream)?)))
+}
+
 impl Vm {
     /// A stopped VM.
     pub fn new(parts: Parts) -> Self {

@@ -4,18 +4,17 @@ mod streams;
 
 use bulkhead_core::{
     bundle::NestedFlush,
-    ids::{IntId, SmmuId, StreamId, StreamKey},
-    vplat::{self, VSMMU_EVENTQ_INTID, VSMMU_GERROR_INTID, VSMMU_SYNC_INTID},
+    ids::IntId,
+    vplat::{VSMMU_EVENTQ_INTID, VSMMU_GERROR_INTID, VSMMU_SYNC_INTID},
 };
 use bulkhead_dma::flush::{Costs, Kind, Stage1Batch, Stage1Counters, Stage1Mode, Stage1Policy};
-use bulkhead_smmu::Event;
 use bulkhead_vdev::{
     mmio::Width,
     vsmmu::{Ability, Interrupts, Next, Vsmmu},
 };
 
 use self::streams::Streams;
-use crate::{guest_view::GuestView, lock::Mutex, percpu::PerCpu, virtual_gic, vm, vm::Vm};
+use crate::{guest_view::GuestView, lock::Mutex, percpu::PerCpu, virtual_gic, vm::Vm};
 
 /// The virtual SMMU of one VM.
 pub struct VirtualSmmu {
@@ -93,34 +92,13 @@ fn pulse(vm: &Vm, line: IntId) {
     virtual_gic::set_level(vm, line, false);
 }
 
-/// Records for guests that are handled at a time.
-const RECORDS: usize = 64;
-
-/// Event records of nested streams, with the virtual SMMU that each is for.
-pub type Records = heapless::Vec<(&'static Vm, [u64; 4]), RECORDS>;
-
-/// Takes an event that is its guest's to see; false for one that is ours alone, or for both.
-pub fn collect(smmu: SmmuId, event: &Event, records: &mut Records) -> bool {
-    let key = StreamKey { smmu, stream: event.stream };
-    let found = vm::all().find_map(|vm| Some((vm, vm.devices().position(|device| device.stream == key)?)));
-    let Some((vm, place)) = found.filter(|(vm, _)| vm.vsmmu.is_some()) else { return false };
-    let Some(record) = event.for_guest(StreamId(vplat::virtual_stream(place))) else { return false };
-    // As many as are handled at a time.
-    let _ = records.push((vm, record));
-    event.stage != Some(2)
-}
-
-/// Writes `records` into their guests' event queues.
-pub fn deliver(records: &Records) {
-    let cpu = PerCpu::current();
-    for (vm, record) in records {
-        let Some(vsmmu) = &vm.vsmmu else { continue };
-        let Some(mut memory) = GuestView::new(cpu, vm) else { continue };
-        let mut locked = vsmmu.lock();
-        locked.device.record(*record, &mut memory);
-        let raised = locked.device.take_interrupts();
-        drop(locked);
-        drop(memory);
-        raise(vm, raised);
-    }
+/// Writes a record into the guest's event queue.
+pub fn deliver(vsmmu: &Mutex<VirtualSmmu>, cpu: &'static PerCpu, vm: &'static Vm, record: [u64; 4]) {
+    let Some(mut memory) = GuestView::new(cpu, vm) else { return };
+    let mut locked = vsmmu.lock();
+    locked.device.record(record, &mut memory);
+    let raised = locked.device.take_interrupts();
+    drop(locked);
+    drop(memory);
+    raise(vm, raised);
 }

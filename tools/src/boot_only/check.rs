@@ -1,4 +1,4 @@
-//! What stays after boot refers to nothing that does not: read from the linked image, instruction by instruction.
+//! What stays after boot refers to nothing that does not, nor, but by gates, to a virtio IOMMU's code: read from the linked image, instruction by instruction.
 
 use std::ops::Range;
 
@@ -7,24 +7,36 @@ use object::{
     read::elf::ElfFile64,
 };
 
-use super::{DATA, TEXT};
+use super::{DATA, TEXT, VIOMMU_DATA, VIOMMU_TEXT, partition::GATES};
 
-/// Addresses in boot-only code that others may hold, since nobody jumps there by them: the image's first byte stands for
-/// its place in memory, and the entry of secondary CPUs lies in the global offset table until firmware is told.
-const MAY_BE_NAMED: [&str; 2] = ["__image_start", "secondary_start"];
+/// Addresses in code that does not stay that others may hold, since nobody jumps there by them: the image's first byte stands for
+/// its place in memory, the end of boot-only code is where the next begins, and the entry of secondary CPUs lies in the
+/// global offset table until firmware is told.
+const MAY_BE_NAMED: [&str; 3] = ["__image_start", "__boot_text_end", "secondary_start"];
 /// Bytes of a relocation in `.rela.dyn`: offset, type, addend.
 const RELA_BYTES: usize = 24;
 
 /// Looks at every instruction of the text that stays, and at every pointer in the data of `elf`.
 ///
 /// # Errors
-/// Which of them lead to boot-only code or to its vtables; or that there is no such code.
+/// Which of them lead to boot-only code or to its vtables, or past the gates to a virtio IOMMU's; or that there is no such
+/// code.
 pub fn check(elf: &[u8]) -> Result<(), String> {
     let file = ElfFile64::<LittleEndian>::parse(elf).map_err(|error| error.to_string())?;
     let range = |name| file.section_by_name(name).map(|section| section.address()..section.address() + section.size());
     let text = range(TEXT).ok_or_else(|| format!("the image has no {TEXT}"))?;
     let data = range(DATA).unwrap_or(0..0);
-    let mut image = Image { file: &file, text, data, may_be_named: Vec::new(), found: Vec::new() };
+    let viommu = range(VIOMMU_TEXT).ok_or_else(|| format!("the image has no {VIOMMU_TEXT}"))?;
+    let viommu_data = range(VIOMMU_DATA).unwrap_or(0..0);
+    let gates = file.symbols().filter(|symbol| {
+        symbol.name().is_ok_and(|name| format!("{:#}", rustc_demangle::demangle(name)).starts_with(GATES))
+    });
+    let gates: Vec<_> = gates.map(|symbol| symbol.address()).collect();
+    if !gates.iter().any(|gate| viommu.contains(gate)) {
+        return Err(format!("{VIOMMU_TEXT} holds no gate"));
+    }
+    let mut image =
+        Image { file: &file, text, data, viommu, viommu_data, gates, may_be_named: Vec::new(), found: Vec::new() };
     let symbols = file.symbols().filter(|symbol| symbol.name().is_ok_and(|name| MAY_BE_NAMED.contains(&name)));
     image.may_be_named.extend(symbols.map(|symbol| symbol.address()));
     let functions =
@@ -47,6 +59,9 @@ struct Image<'a> {
     file: &'a ElfFile64<'a, LittleEndian>,
     text: Range<u64>,
     data: Range<u64>,
+    viommu: Range<u64>,
+    viommu_data: Range<u64>,
+    gates: Vec<u64>,
     may_be_named: Vec<u64>,
     found: Vec<String>,
 }
@@ -58,10 +73,11 @@ impl Image<'_> {
         for section in code.filter(|section| section.name() != Ok(TEXT)) {
             let bytes = section.data().map_err(|error| error.to_string())?;
             let words: Vec<_> = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+            let is_viommu = section.name() == Ok(VIOMMU_TEXT);
             for (index, at) in (0..words.len()).zip((section.address()..).step_by(4)) {
                 seen += 1;
                 let Some(target) = target(words[index], words.get(index + 1).copied(), at) else { continue };
-                if self.is_boot_only(&target) {
+                if self.is_boot_only(&target) || (!is_viommu && self.is_behind_gates(&target)) {
                     self.found.push(format!("{} to {}", self.name(at), self.name(target.start)));
                 }
             }
@@ -78,7 +94,10 @@ impl Image<'_> {
             if kind != u64::from(R_AARCH64_RELATIVE) {
                 return Err(format!("a relocation of type {kind} at {at:#x}"));
             }
-            if !self.data.contains(&at) && self.is_boot_only(&(target..target + 1)) {
+            let is_boot = self.data.contains(&at);
+            let is_viommu = is_boot || self.viommu_data.contains(&at);
+            let target_byte = target..target + 1;
+            if (!is_boot && self.is_boot_only(&target_byte)) || (!is_viommu && self.is_viommu(&target_byte)) {
                 self.found.push(format!("the pointer at {at:#x} to {}", self.name(target)));
             }
         }
@@ -87,8 +106,22 @@ impl Image<'_> {
 
     /// Whether an address of `target` lies in boot-only code or its constants.
     fn is_boot_only(&self, target: &Range<u64>) -> bool {
-        let meets = |range: &Range<u64>| target.start < range.end && range.start < target.end;
-        (meets(&self.text) && !self.may_be_named.contains(&target.start)) || meets(&self.data)
+        self.is_in(target, &self.text) || meets(target, &self.data)
+    }
+
+    /// Whether it lies in a virtio IOMMU's.
+    fn is_viommu(&self, target: &Range<u64>) -> bool {
+        self.is_in(target, &self.viommu) || meets(target, &self.viommu_data)
+    }
+
+    /// Whether it lies in code whose addresses may not be named.
+    fn is_in(&self, target: &Range<u64>, code: &Range<u64>) -> bool {
+        meets(target, code) && !self.may_be_named.contains(&target.start)
+    }
+
+    /// Whether it lies there, and is no gate.
+    fn is_behind_gates(&self, target: &Range<u64>) -> bool {
+        self.is_viommu(target) && !self.gates.contains(&target.start)
     }
 
     fn name(&self, address: u64) -> String {
@@ -102,6 +135,10 @@ impl Image<'_> {
             |(name, offset)| format!("{:#}+{offset:#x}", rustc_demangle::demangle(&name)),
         )
     }
+}
+
+fn meets(target: &Range<u64>, range: &Range<u64>) -> bool {
+    target.start < range.end && range.start < target.end
 }
 
 /// Where a branch, ADR, ADRP, or a load of a literal leads (DDI 0487 C4.1); `None` for any other instruction. With ADRP,

@@ -1,4 +1,4 @@
-//! The hypervisor's linker: rustc calls it, it tells the real one which code is boot-only.
+//! The hypervisor's linker: rustc calls it, it tells the real one which code is boot-only, or a virtio IOMMU's.
 
 use std::{
     ffi::OsString,
@@ -18,6 +18,8 @@ pub const LINKER: &str = "BULKHEAD_LINKER";
 /// Files that linker/hyp.ld includes.
 const TEXT_LIST: &str = "boot-only-text.ld";
 const DATA_LIST: &str = "boot-only-data.ld";
+const VIOMMU_TEXT_LIST: &str = "viommu-text.ld";
+const VIOMMU_DATA_LIST: &str = "viommu-data.ld";
 
 /// The arguments for a linker, if rustc has called this program as one.
 pub fn arguments() -> Option<Vec<OsString>> {
@@ -39,7 +41,12 @@ pub fn run(arguments: &[OsString]) -> Result<bool> {
     let found = partition::find(&bytes)?;
     let lists: PathBuf = object.with_extension("boot-only");
     std::fs::create_dir_all(&lists)?;
-    for (list, sections) in [(TEXT_LIST, &found.text), (DATA_LIST, &found.data)] {
+    for (list, sections) in [
+        (TEXT_LIST, &found.boot.text),
+        (DATA_LIST, &found.boot.data),
+        (VIOMMU_TEXT_LIST, &found.viommu.text),
+        (VIOMMU_DATA_LIST, &found.viommu.data),
+    ] {
         ensure!(!sections.iter().any(|name| name.contains('"')), "a section's name has a quotation mark");
         let lines: String = sections.iter().map(|name| format!("*(\"{name}\")\n")).collect();
         std::fs::write(lists.join(list), lines)?;

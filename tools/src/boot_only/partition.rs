@@ -1,4 +1,4 @@
-//! Which sections of the hypervisor's object nothing but the boot reaches.
+//! Which sections of the hypervisor's object nothing but the boot reaches, and which nothing but the way to a virtio IOMMU.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,8 @@ use object::{
 const AFTER_BOOT: &str = "bulkhead_el2::idle::after_boot";
 /// The exception vectors, entered at any time.
 const VECTORS: &str = ".text.vectors";
+/// Functions that nothing calls where no VM is behind a virtio IOMMU, as [`rustc_demangle`] writes their module.
+pub const GATES: &str = "bulkhead_el2::viommu::gate::";
 /// The image's head: entered from outside and left for good, so it is boot-only whatever refers to it.
 const HEAD: &str = ".head.text";
 
@@ -23,7 +25,7 @@ const UNWIND: &str = ".eh_frame";
 
 /// Names of sections, each the linker's to place.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct BootOnly {
+pub struct Sections {
     /// Of code.
     pub text: BTreeSet<String>,
     /// Of constants with pointers, vtables among them.
@@ -43,24 +45,55 @@ struct Node {
     names: BTreeSet<usize>,
 }
 
+/// What does not stay, or not always.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Partition {
+    /// Reached by the boot alone.
+    pub boot: Sections,
+    /// Reached by [`GATES`] alone: it stays where a VM is behind a virtio IOMMU.
+    pub viommu: Sections,
+}
+
 type Graph = BTreeMap<usize, Node>;
 
 /// Tells what stays from what does not, in `object` as the compiler made it: a section a function, a section a constant.
 ///
 /// # Errors
-/// When `object` is no ELF object, or has no vectors, or no function that CPUs go on in after their boot.
-pub fn find(object: &[u8]) -> Result<BootOnly> {
-    found(&graph(object)?)
+/// When `object` is no ELF object, or has no vectors, no function that CPUs go on in after their boot, or no gate.
+pub fn find(object: &[u8]) -> Result<Partition> {
+    found(graph(object)?)
 }
 
-fn found(graph: &Graph) -> Result<BootOnly> {
+fn found(graph: Graph) -> Result<Partition> {
+    let staying = staying(&graph)?;
+    let boot = sections(&graph, |index| !staying.contains(&index));
+    let mut closed = graph;
+    let gates: Vec<_> = closed.extract_if(.., |_, node| node.function.starts_with(GATES)).collect();
+    ensure!(!gates.is_empty(), "the hypervisor's object has no {GATES}: nothing can be told from what stays");
+    let mut always = self::staying(&closed)?;
+    // They are called from there, and go no further.
+    gates.iter().for_each(|(index, _)| {
+        always.remove(index);
+    });
+    closed.extend(gates);
+    let viommu = sections(&closed, |index| staying.contains(&index) && !always.contains(&index));
+    Ok(Partition { boot, viommu })
+}
+
+/// What can be reached after boot.
+fn staying(graph: &Graph) -> Result<BTreeSet<usize>> {
     let mut staying = roots(graph)?;
     mark(graph, &mut staying);
     while keep_what_may_escape(graph, &mut staying) {
         mark(graph, &mut staying);
     }
-    let mut found = BootOnly::default();
-    for (_, node) in graph.iter().filter(|(index, node)| !staying.contains(index) && node.name != HEAD) {
+    Ok(staying)
+}
+
+/// Sections that the linker may place apart, of the nodes for which `is_apart` holds.
+fn sections(graph: &Graph, is_apart: impl Fn(usize) -> bool) -> Sections {
+    let mut found = Sections::default();
+    for (_, node) in graph.iter().filter(|(index, node)| is_apart(**index) && node.name != HEAD) {
         if node.name.starts_with(".text.") {
             found.text.insert(node.name.clone());
         } else if node.name.starts_with(".data.rel.ro") {
@@ -68,11 +101,11 @@ fn found(graph: &Graph) -> Result<BootOnly> {
         }
     }
     // Two sections may have one name: the linker places both.
-    for (_, node) in graph.iter().filter(|(index, _)| staying.contains(index)) {
+    for (_, node) in graph.iter().filter(|(index, _)| !is_apart(**index)) {
         found.text.remove(&node.name);
         found.data.remove(&node.name);
     }
-    Ok(found)
+    found
 }
 
 fn graph(object: &[u8]) -> Result<Graph> {
@@ -120,7 +153,8 @@ fn roots(graph: &Graph) -> Result<BTreeSet<usize>> {
 /// Adds everything that `staying` reaches.
 fn mark(graph: &Graph, staying: &mut BTreeSet<usize>) {
     let mut left: Vec<_> = staying.iter().copied().collect();
-    while let Some(node) = left.pop().and_then(|index| graph.get(&index)) {
+    while let Some(index) = left.pop() {
+        let Some(node) = graph.get(&index) else { continue };
         left.extend(node.calls.union(&node.names).filter(|target| staying.insert(**target)));
     }
 }
@@ -152,7 +186,7 @@ fn is_of_fmt(function: &str) -> bool {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{AFTER_BOOT, Graph, HEAD, Node, VECTORS, found, roots};
+    use super::{AFTER_BOOT, GATES, Graph, HEAD, Node, VECTORS, found, roots};
 
     /// Nodes of (section, function, calls, names).
     fn graph(nodes: &[(&str, &str, &[usize], &[usize])]) -> Graph {
@@ -171,7 +205,7 @@ mod tests {
     #[test]
     fn what_can_be_reached_after_boot_stays() {
         let graph = graph(&[
-            (HEAD, "", &[1], &[]),
+            (HEAD, "", &[1, 15], &[]),
             (".text.boot", "boot", &[2, 3, 4], &[5, 7, 8, 12]),
             (".text.after", AFTER_BOOT, &[4], &[]),
             (".text.parse", "parse", &[], &[]),
@@ -185,13 +219,26 @@ mod tests {
             (".text.written", "written", &[], &[]),
             (".text.callback", "callback", &[], &[]),
             (VECTORS, "", &[14], &[]),
-            (".text.exit", "exit", &[], &[]),
+            (".text.exit", "exit", &[], &[15]),
+            (".text.gate", &format!("{GATES}write"), &[4, 16], &[17]),
+            (".text.domain", "domain", &[], &[]),
+            (".data.rel.ro.refused", "", &[], &[18]),
+            (".text.refused", "<Refused as core::fmt::Display>::fmt", &[], &[]),
         ]);
-        let found = found(&graph).expect("vectors and a function after boot");
+        let found = found(graph).expect("vectors, a function after boot and a gate");
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        assert_eq!(found.text, set(&[".text.boot", ".text.parse", ".text.fmt"]));
+        assert_eq!(found.boot.text, set(&[".text.boot", ".text.parse", ".text.fmt"]));
         // The logger's vtable is boot-only, what it leads to is not: its address may be anywhere.
-        assert_eq!(found.data, set(&[".data.rel.ro.logger", ".data.rel.ro.shown"]));
+        assert_eq!(found.boot.data, set(&[".data.rel.ro.logger", ".data.rel.ro.shown"]));
+        assert_eq!(found.viommu.text, set(&[".text.gate", ".text.domain", ".text.refused"]));
+        assert_eq!(found.viommu.data, set(&[".data.rel.ro.refused"]));
+    }
+
+    /// Would miss: an image in which no gate has the name that they are known by, and all of it stays.
+    #[test]
+    fn gates_must_be_there() {
+        let graph = graph(&[(".text.after", AFTER_BOOT, &[], &[]), (VECTORS, "", &[], &[])]);
+        assert!(found(graph).expect_err("no gate").to_string().contains(GATES));
     }
 
     /// Would miss: everything taken for boot-only once a root has another name.

@@ -18,7 +18,7 @@ pub fn plan(ledger: &Ledger, vm: &Vm, inventory: &Inventory<'_>) -> Result<Vec<D
     for (virtual_device, record) in (FIRST_PCI_DEVICE..).zip(vm.devices()) {
         let function = record.function();
         check_function(ledger, vm, inventory, function)?;
-        let stream = check_stream(inventory, function, vm.nested().is_some())?;
+        let stream = check_stream(inventory, function, vm)?;
         let interrupt = match line_of(inventory, function) {
             Some(physical) => Some(check_line(ledger, &plans, inventory.machine, function, physical)?),
             None => None,
@@ -63,7 +63,7 @@ fn check_group(records: &[DeviceRecord], devices: &[PciDevice], device: &PciDevi
     }
 }
 
-fn check_stream(inventory: &Inventory<'_>, function: PciFunction, is_nested: bool) -> Result<StreamKey, PlanError> {
+fn check_stream(inventory: &Inventory<'_>, function: PciFunction, vm: &Vm) -> Result<StreamKey, PlanError> {
     let key = inventory.machine.stream_of(function).ok_or(PlanError::NoStream(function))?;
     let smmu = key.smmu.0;
     let ability = inventory.smmus.get(usize::from(smmu)).copied().flatten();
@@ -71,11 +71,13 @@ fn check_stream(inventory: &Inventory<'_>, function: PciFunction, is_nested: boo
     if !ability.has_stage2 {
         return Err(PlanError::NoStage2 { function, smmu });
     }
+    let is_nested = vm.nested().is_some();
     if is_nested && !ability.has_stage1 {
         return Err(PlanError::NoStage1 { function, smmu });
     }
-    // The guest is told that its tables need no cleaning: its device tree is written before the machine is known.
-    if is_nested && !ability.is_coherent {
+    // The guest is told that its tables need no cleaning: its device tree is written before the machine is known. Those of
+    // its domains are not cleaned either.
+    if (is_nested || vm.has_virtio_iommu()) && !ability.is_coherent {
         return Err(PlanError::NotCoherent { function, smmu });
     }
     if u64::from(key.stream.0) >> ability.stream_bits.min(32) != 0 {

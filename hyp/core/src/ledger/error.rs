@@ -115,9 +115,9 @@ pub enum PlanError {
         /// The SMMU.
         smmu: u8,
     },
-    /// A stage 1 of the guest's own behind an SMMU that does not see the CPUs' caches.
+    /// A stage 1 of the guest's own, or a virtio IOMMU, behind an SMMU that does not see the CPUs' caches.
     #[error(
-        "device {function} is behind smmu {smmu}, whose walks are not coherent: dma = \"nested\" needs that, use dma = \"identity\""
+        "device {function} is behind smmu {smmu}, whose walks are not coherent: dma = \"nested\" and \"virtio-iommu\" need that, use dma = \"identity\""
     )]
     NotCoherent {
         /// The device.

@@ -3,12 +3,11 @@
 use core::{fmt::Write, sync::atomic::Ordering::Relaxed};
 
 use bulkhead_core::ids::{SmmuId, StreamKey};
-use bulkhead_dma::flush::{FlushCounters, Stage1Counters, Stage1Tally};
-use bulkhead_vdev::virtio_iommu::Tally;
+use bulkhead_dma::flush::{Stage1Counters, Stage1Tally};
 use heapless::String;
 
 use super::say;
-use crate::{boot, frames, memory, pmcg, smmu, start::NEITHER, stats, text::Bytes, time, vm, vm::State};
+use crate::{boot, frames, memory, pmcg, smmu, start::NEITHER, stats, text::Bytes, time, viommu, vm, vm::State};
 
 /// `vm`: one line a VM, one a vCPU.
 pub fn vms() {
@@ -85,7 +84,11 @@ pub fn smmus() {
         }
     }
     virtual_smmus();
-    virtio_iommus();
+    for vm in vm::all() {
+        if let Some(viommu) = &vm.viommu {
+            viommu::gate::show(viommu, vm);
+        }
+    }
 }
 
 /// Virtual SMMUs: what their guests asked for, and what the physical ones were told.
@@ -100,27 +103,6 @@ fn virtual_smmus() {
             say!("  {what}: page {page} range {range} asid {asid} all {all}");
         }
         say!("  batches {syncs}, empty ones {nothing}; policy switches {switches}");
-    }
-}
-
-/// Virtio IOMMUs: what their guests asked for, and what that costs.
-fn virtio_iommus() {
-    for vm in vm::all() {
-        let Some(viommu) = &vm.viommu else { continue };
-        let viommu = viommu.lock();
-        let Tally { requests, refused, faults, lost } = viommu.tally();
-        let calls: u64 = vm.cpus().map(|cpu| cpu.exits.of(stats::Reason::Smmu as usize)).sum();
-        let (domains, used, pages) = viommu.tables().usage();
-        say!("vm {}: virtio iommu, {calls} exits, requests {requests}, refused {refused}", vm.name());
-        say!("  faults told {faults}, dropped {lost}; domains {domains}, table pages {used} of {pages}");
-        for (vmid, leaves, counters) in viommu.tables().counters() {
-            let FlushCounters { by_page, by_range, by_context, switches, .. } = counters;
-            say!(
-                "  domain of vmid {}: {leaves} leaves; flushes by page {by_page} range {by_range} context {by_context}, commands {}; policy switches {switches}",
-                vmid.as_u16(),
-                counters.commands()
-            );
-        }
     }
 }
 

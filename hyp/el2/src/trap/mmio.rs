@@ -115,12 +115,12 @@ fn virtual_smmu(trapped: &mut Trapped<'_>, vsmmu: &'static Mutex<VirtualSmmu>, r
 
 fn virtio_iommu(trapped: &mut Trapped<'_>, viommu: &'static Mutex<VirtualIommu>, request: Request) -> Next {
     if !request.is_write {
-        let value = viommu.lock().read(request.offset, request.width);
+        let value = viommu::gate::read(viommu, request.offset, request.width);
         request.complete(trapped, value);
         return Next::Skip;
     }
     let value = request.value(trapped);
-    let is_done = viommu::write(viommu, trapped.cpu, trapped.vm, (request.offset, request.width, value));
+    let is_done = viommu::gate::write(viommu, trapped.cpu, trapped.vm, (request.offset, request.width, value));
     if is_done { Next::Skip } else { Next::Repeat }
 }
 

@@ -36,6 +36,8 @@ pub struct Tables {
     vm: VmId,
     smmus: heapless::Vec<SmmuId, { smmu::SMMUS_MAX }>,
     has_ranges: bool,
+    /// A domain was not flushed when it was taken away: its VMID is of no use any more, and the VM is to be quarantined.
+    is_lost: bool,
 }
 
 impl Tables {
@@ -47,11 +49,7 @@ impl Tables {
         let mut smmus = heapless::Vec::new();
         let mut has_ranges = true;
         for smmu in plan.devices.iter().map(|device| device.grant.stream().smmu) {
-            let features = smmu::with(smmu, |driver| *driver.features());
-            if !features.is_some_and(|features| features.is_coherent) {
-                return Err(IommuError::NotCoherent(smmu.0));
-            }
-            has_ranges &= features.is_some_and(|features| features.has_range_invalidation);
+            has_ranges &= smmu::with(smmu, |driver| driver.features().has_range_invalidation).unwrap_or(false);
             if !smmus.contains(&smmu) {
                 // As many as the machine has at most.
                 let _ = smmus.push(smmu);
@@ -66,7 +64,7 @@ impl Tables {
             left: total.saturating_sub(taken),
         };
         let (arena, places) = storage(plan.id).ok_or(refused)?;
-        let mut tables = Self { arena, places, config, vm: plan.id, smmus, has_ranges };
+        let mut tables = Self { arena, places, config, vm: plan.id, smmus, has_ranges, is_lost: false };
         // What no domain could be made of is refused now.
         let probe = tables.make(0)?;
         if let Ok(probe) = probe.retire([]).settle() {
@@ -116,19 +114,19 @@ impl Tables {
             }
             Err(kept) => {
                 let _ = kept.quarantine();
+                self.is_lost = true;
                 false
             }
         }
     }
 
-    /// Takes every domain away. False when a flush did not complete.
+    /// Takes every domain away. False when a flush did not complete, now or before.
     pub fn take_down(&mut self, vm: &Vm) -> bool {
-        let mut is_free = true;
         // All, whatever becomes of the first.
         for place in 0..self.places.len() {
-            is_free &= self.take(place, vm.name());
+            let _ = self.take(place, vm.name());
         }
-        is_free
+        !self.is_lost
     }
 }
 
@@ -208,6 +206,9 @@ impl Acting<'_> {
 
 impl Domains for Acting<'_> {
     fn create(&mut self, place: usize) -> Result<(), NoTables> {
+        if self.tables.is_lost {
+            return Err(NoTables);
+        }
         let domain = self.tables.make(place).map_err(|_| NoTables)?;
         *self.tables.places.get_mut(place).ok_or(NoTables)? = Some(domain);
         // The root's zeros come before the stream table entry that leads to it.
