@@ -24,3 +24,4 @@ pub mod smmu;
 pub mod smp;
 pub mod sysreg;
 pub mod timer;
+pub mod viommu;

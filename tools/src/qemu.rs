@@ -91,6 +91,12 @@ impl QemuLine {
         self.e1000e("lazy", 4).virtio_net("through", 5)
     }
 
+    /// The machine's SMMU has stage 2 alone: QEMU's `virt` up to 9.1 has that choice.
+    pub fn stage2_only(&mut self) -> &mut Self {
+        self.option("-M", "virt-9.1,gic-version=3,iommu=smmuv3,virtualization=on")
+            .option("-global", "arm-smmuv3.stage=2")
+    }
+
     /// A port of the one hub.
     pub fn hub_port(&mut self, id: &str) -> &mut Self {
         self.option("-netdev", &format!("hubport,id={id},hubid=0"))

@@ -35,6 +35,11 @@ impl Probe {
         space.map(RESULT_IOVA, self.result.1, Access::Both);
     }
 
+    /// Where the two pages are to be mapped, and where they are.
+    pub fn pages(&self) -> [(u64, u64); 2] {
+        [(PATTERN_IOVA, self.pattern.1), (RESULT_IOVA, self.result.1)]
+    }
+
     /// From now on the two pages are where [`Self::map`] puts them, or at their own addresses.
     pub fn through_stage1(&mut self, is_translated: bool) {
         self.pattern.0 = if is_translated { PATTERN_IOVA } else { self.pattern.1 };

@@ -35,7 +35,7 @@ pub struct Vm {
 }
 
 /// All runs.
-pub const RUNS: [Run; 2] = [DEFAULT, NESTED];
+pub const RUNS: [Run; 3] = [DEFAULT, NESTED, VIRTIO_IOMMU];
 
 /// The default bundle: a VM behind an SMMU of its own keeps its traffic while its neighbour resets.
 const DEFAULT: Run = Run {
@@ -142,4 +142,64 @@ const NESTED: Run = Run {
     transfers: &[("alpha", "beta"), ("beta", "alpha"), ("lazy", "through"), ("through", "lazy")],
     transfer_mib: 16,
     has_twins: true,
+};
+
+/// Every VM behind a virtio IOMMU, on an SMMU without nesting: as above, and its driver goes and comes too.
+const VIRTIO_IOMMU: Run = Run {
+    name: "virtio-iommu",
+    manifest: "guest-tests/linux/virtio-iommu/manifest.toml",
+    scripts: "guest-tests/linux/virtio-iommu",
+    plug: |line| {
+        line.default_nics().stage2_only();
+    },
+    vms: &[
+        Vm {
+            name: "alpha",
+            boots: 6,
+            reports: &[
+                ("own-iommu", 6),
+                ("domain-DMA", 6),
+                ("quiet-iommu", 6),
+                ("traffic-after-reload", 1),
+                ("traffic-after-bind", 1),
+                ("domain-becomes-identity", 1),
+                ("traffic-as-identity", 1),
+                ("domain-becomes-DMA", 1),
+                ("traffic-as-DMA", 1),
+                ("domain-becomes-DMA-FQ", 1),
+                ("traffic-as-DMA-FQ", 1),
+                ("traffic-after-replug", 1),
+                ("domain-after-replug", 1),
+                ("iommu-unloads", 1),
+                ("traffic-after-iommu", 1),
+                ("domain-after-iommu", 1),
+                ("still-quiet-iommu", 1),
+                ("traffic", 5),
+            ],
+        },
+        Vm {
+            name: "beta",
+            boots: 1,
+            reports: &[
+                ("own-iommu", 1),
+                ("domain-DMA", 1),
+                ("quiet-iommu", 1),
+                ("traffic-after-reload", 1),
+                ("traffic-after-bind", 1),
+                ("domain-becomes-identity", 1),
+                ("traffic-as-identity", 1),
+                ("domain-becomes-DMA", 1),
+                ("traffic-as-DMA", 1),
+                ("domain-becomes-DMA-FQ", 1),
+                ("traffic-as-DMA-FQ", 1),
+                ("traffic-after-replug", 1),
+                ("domain-after-replug", 1),
+                ("traffic", 1),
+                ("still-quiet-iommu", 1),
+            ],
+        },
+    ],
+    transfers: &[("alpha", "beta"), ("beta", "alpha")],
+    transfer_mib: 16,
+    has_twins: false,
 };
