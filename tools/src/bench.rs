@@ -9,6 +9,7 @@ mod nic;
 mod size;
 mod strict;
 mod tcp;
+mod vsmmu;
 
 use anyhow::Result;
 
@@ -18,11 +19,12 @@ use machine::Bench;
 /// A figure's place among the others, for `bench NAME`.
 type Figures = (&'static str, fn(&Bench<'_>, &mut Report) -> Result<()>);
 
-const ALL: [Figures; 7] = [
+const ALL: [Figures; 8] = [
     ("size", size::measure),
     ("boot", boot::measure),
     ("exits", exits::measure),
     ("tcp", tcp::measure),
+    ("vsmmu", vsmmu::measure),
     ("dma-nic", nic::measure),
     ("dma", dma::measure),
     ("strict", strict::measure),

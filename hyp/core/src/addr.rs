@@ -116,6 +116,7 @@ pub struct AddrRange<A> {
 
 impl<A: Address> AddrRange<A> {
     /// The range of `size_bytes` bytes from `start`; `None` when it is empty or its end is past 2^64.
+    #[inline(always)]
     pub fn new(start: A, size_bytes: u64) -> Option<Self> {
         if size_bytes == 0 {
             return None;
@@ -135,6 +136,7 @@ impl<A: Address> AddrRange<A> {
     }
 
     /// One past the last address.
+    #[inline(always)]
     pub fn end(self) -> A {
         A::from_u64(self.start.as_u64() + self.size_bytes)
     }

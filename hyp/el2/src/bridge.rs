@@ -181,7 +181,7 @@ impl Bridge {
                 error!("vm {}: {problem}", vm.name());
             }
         }
-        for id in vm.smmus() {
+        for &id in vm.smmus() {
             match smmu::with(id, |driver| take_back(driver, vm)) {
                 Some(Ok(flushed)) => {
                     let witness = Witness { smmu: id, flushed };

@@ -14,6 +14,7 @@ use crate::{
     percpu::{PerCpu, Task},
     speculation, start, stats, sysreg, time, viommu, virtual_gic,
     vm::{self, Request, State, Vm},
+    vsmmu,
 };
 
 /// Starts a stopped VM.
@@ -146,7 +147,7 @@ fn tear_down(vm: &'static Vm) {
     VTTBR_EL2.set(vm.cpu_config().vttbr_el2());
     sysreg::isb();
     let is_flushed = release_devices(vm);
-    for id in vm.smmus() {
+    for &id in vm.smmus() {
         faults::drain(id);
     }
     sysreg::dsb_ishst();
@@ -160,6 +161,7 @@ fn tear_down(vm: &'static Vm) {
         error!("vm {}: {problem}", vm.name());
     }
     report_exits(vm);
+    vsmmu::report(vm);
     if !is_flushed {
         error!("vm {}: a flush timed out: it is quarantined, its memory is not used again", vm.name());
         vm.change_state(State::Stopping, State::Quarantined);

@@ -83,6 +83,7 @@ pub struct Registers {
     sctlr: u64,
 }
 
+#[inline(always)]
 fn entry(table: PhysAddr, index: usize) -> *mut u64 {
     let address = usize::try_from(table.as_u64()).unwrap_or(0) + (index & 511) * 8;
     core::ptr::with_exposed_provenance_mut(address)
@@ -93,6 +94,7 @@ fn read(table: PhysAddr, index: usize) -> u64 {
     unsafe { entry(table, index).read_volatile() }
 }
 
+#[inline(always)]
 fn write(table: PhysAddr, index: usize, descriptor: u64) {
     // SAFETY: as for `read`; the walker takes 64-bit stores whole.
     unsafe { entry(table, index).write_volatile(descriptor) }
@@ -261,6 +263,7 @@ impl Mmu {
 }
 
 /// Break-before-make's second half: the entry is gone on every CPU when this returns.
+#[inline(always)]
 fn invalidate(address: u64) {
     sysreg::dsb_ishst();
     let operand = address >> 12;
@@ -280,26 +283,46 @@ pub struct Window {
     cpu: CpuId,
 }
 
+impl WindowTable {
+    /// Opens `cpu`'s window, which is closed, on the 2 MiB block that holds `target`; where the block begins at EL2.
+    #[inline(always)]
+    pub fn open(self, cpu: CpuId, target: PhysAddr) -> u64 {
+        let block = target.align_down(BLOCK_2M).as_u64();
+        write(self.0, cpu.index(), block | Access::ReadWrite.bits());
+        sysreg::dsb_ishst();
+        sysreg::isb();
+        Self::address(cpu)
+    }
+
+    /// Where `cpu`'s window is.
+    #[inline(always)]
+    pub fn address(cpu: CpuId) -> u64 {
+        WINDOWS + cpu.index() as u64 * BLOCK_2M
+    }
+
+    /// Closes it.
+    #[inline(always)]
+    pub fn close(self, cpu: CpuId) {
+        write(self.0, cpu.index(), 0);
+        invalidate(Self::address(cpu));
+    }
+}
+
 impl Window {
     /// Opens `cpu`'s window on the 2 MiB block that holds `target`. One at a time and on that CPU: `&mut` of its block guards it.
     pub fn open(table: WindowTable, cpu: CpuId, target: PhysAddr) -> Self {
-        let block = target.align_down(BLOCK_2M).as_u64();
-        write(table.0, cpu.index(), block | Access::ReadWrite.bits());
-        sysreg::dsb_ishst();
-        sysreg::isb();
+        table.open(cpu, target);
         Self { table, cpu }
     }
 
     /// Where the block begins at EL2.
     pub fn address(&self) -> u64 {
-        WINDOWS + self.cpu.index() as u64 * BLOCK_2M
+        WindowTable::address(self.cpu)
     }
 }
 
 impl Drop for Window {
     fn drop(&mut self) {
-        let address = self.address();
-        write(self.table.0, self.cpu.index(), 0);
-        invalidate(address);
+        self.table.close(self.cpu);
     }
 }

@@ -25,6 +25,7 @@ impl Hardware {
         Self { base, size_bytes }
     }
 
+    #[inline(always)]
     fn register<T>(&self, offset: u32) -> *mut T {
         // An offset of the driver's own constants; the assertion keeps a short `reg` from reaching another device.
         assert!(u64::from(offset) + size_of::<T>() as u64 <= self.size_bytes, "SMMU register outside its range");
@@ -37,11 +38,13 @@ fn memory_word(at: PhysAddr) -> *mut u64 {
 }
 
 impl Platform for Hardware {
+    #[inline(always)]
     fn read32(&mut self, offset: u32) -> u32 {
         let register = self.register::<u32>(offset);
         // SAFETY: `new`'s promise, and the bound is checked.
         unsafe { register.read_volatile() }
     }
+    #[inline(always)]
     fn write32(&mut self, offset: u32, value: u32) {
         let register = self.register::<u32>(offset);
         // SAFETY: `new`'s promise, and the bound is checked.

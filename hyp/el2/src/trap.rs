@@ -35,6 +35,7 @@ pub struct Trapped<'a> {
 
 impl Trapped<'_> {
     /// Goes on behind the instruction that trapped.
+    #[inline(always)]
     pub fn skip(&self) {
         ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
         // As if the instruction had run: no pending software step, no branch type.
@@ -120,16 +121,18 @@ pub extern "C" fn guest_exit(frame: &mut TrapFrame, kind: u64) {
     }
 }
 
+#[inline(never)]
 fn synchronous(trapped: &mut Trapped<'_>) -> Reason {
-    match Trap::decode(ESR_EL2.get(), FAR_EL2.get(), HPFAR_EL2.get()) {
-        Trap::DataAbort(abort) => mmio::data_abort(trapped, &abort),
+    // By reference: an abort is not copied.
+    match &Trap::decode(ESR_EL2.get(), FAR_EL2.get(), HPFAR_EL2.get()) {
+        Trap::DataAbort(abort) => mmio::data_abort(trapped, abort),
         Trap::InstructionAbort(abort) => {
-            trapped.end(format_args!("instruction fetch {}", Stray(&abort)));
+            trapped.end(format_args!("instruction fetch {}", Stray(abort)));
             Reason::Other
         }
-        Trap::Sysreg(access) => sysreg::access(trapped, access),
-        Trap::Hvc(immediate) => call::hvc(trapped, immediate),
-        Trap::Smc(immediate) => call::smc(trapped, immediate),
+        Trap::Sysreg(access) => sysreg::access(trapped, *access),
+        Trap::Hvc(immediate) => call::hvc(trapped, *immediate),
+        Trap::Smc(immediate) => call::smc(trapped, *immediate),
         Trap::FloatingPoint => {
             trapped.inject_undefined();
             Reason::Other

@@ -169,6 +169,20 @@ pub fn kick(cpu: &PerCpu, vm: &Vm, mask: u8) {
 /// Drives an SPI's line from any CPU, also one outside the VM.
 pub fn set_level(vm: &Vm, intid: IntId, is_high: bool) {
     let mask = vm.vgic.lock().set_level(intid.0, is_high);
+    tell(vm, mask);
+}
+
+/// A pulse on an SPI's line, from any CPU.
+pub fn pulse(vm: &Vm, intid: IntId) {
+    let mask = vm.vgic.lock().pulse(intid.0);
+    tell(vm, mask);
+}
+
+/// Has the vCPUs of `mask` look at what became pending.
+fn tell(vm: &Vm, mask: u8) {
+    if mask == 0 {
+        return;
+    }
     let cpu = PerCpu::current();
     if let Some(&(own, vcpu)) = cpu.vcpu.get()
         && own.id == vm.id

@@ -130,6 +130,7 @@ pub struct Vm {
     pub ram_phys: AddrRange<PhysAddr>,
     ram_state: Mutex<Ram>,
     devices: heapless::Vec<Device, DEVICES_MAX>,
+    smmus: heapless::Vec<SmmuId, DEVICES_MAX>,
     /// Its part of the bundle.
     pub image: bundle::Vm,
     /// The CPU's stage 2.
@@ -203,6 +204,7 @@ impl Vm {
             cpus: parts.image.cpus().collect(),
             ram: parts.image.ram(),
             ram_phys: parts.ram_phys,
+            smmus: smmus_of(&parts.devices),
             devices: parts.devices,
             image: parts.image,
             tables: Mutex::new(parts.tables),
@@ -255,15 +257,8 @@ impl Vm {
     }
 
     /// The SMMUs of its devices, each once.
-    pub fn smmus(&self) -> impl Iterator<Item = SmmuId> + '_ {
-        let mut seen = heapless::Vec::<SmmuId, DEVICES_MAX>::new();
-        self.devices.iter().map(|device| device.stream.smmu).filter(move |smmu| {
-            let is_new = !seen.contains(smmu);
-            if is_new {
-                let _ = seen.push(*smmu);
-            }
-            is_new
-        })
+    pub fn smmus(&self) -> &[SmmuId] {
+        &self.smmus
     }
 
     /// Takes the RAM to prepare it; `None` when it is in use or quarantined.
@@ -286,7 +281,7 @@ impl Vm {
     /// Begins to take the RAM back from the devices.
     pub fn retire_ram(&self) -> Option<Unflushed<GuestRam>> {
         match &mut *self.ram_state.lock() {
-            Ram::InUse(ram) => Some(ram.take()?.retire(self.dma_config.vmid, self.smmus())),
+            Ram::InUse(ram) => Some(ram.take()?.retire(self.dma_config.vmid, self.smmus().iter().copied())),
             Ram::Free(_) | Ram::Quarantined(_) => None,
         }
     }
@@ -378,11 +373,32 @@ impl Vm {
 
     /// The physical address of an IPA in its RAM.
     pub fn translate(&self, ipa: Ipa) -> Option<PhysAddr> {
-        if !self.ram.contains(ipa) {
+        self.translate_range(ipa, 1)
+    }
+
+    /// The physical address of `size_bytes` bytes at an IPA, if all of them are its RAM.
+    #[inline(always)]
+    pub fn translate_range(&self, ipa: Ipa, size_bytes: u64) -> Option<PhysAddr> {
+        // From an IPA below, it is past the end.
+        let offset = ipa.as_u64().wrapping_sub(self.ram.start().as_u64());
+        let left = self.ram.size_bytes().checked_sub(offset)?;
+        if size_bytes == 0 || size_bytes > left {
             return None;
         }
-        self.ram_phys.start().checked_add(ipa.checked_sub(self.ram.start())?)
+        self.ram_phys.start().checked_add(offset)
     }
+}
+
+/// The SMMUs of `devices`, each once.
+fn smmus_of(devices: &[Device]) -> heapless::Vec<SmmuId, DEVICES_MAX> {
+    let mut smmus = heapless::Vec::<SmmuId, DEVICES_MAX>::new();
+    for device in devices {
+        if !smmus.contains(&device.stream.smmu) {
+            // As many as devices.
+            let _ = smmus.push(device.stream.smmu);
+        }
+    }
+    smmus
 }
 
 static VMS: [Once<Vm>; VMS_MAX] = [const { Once::new() }; VMS_MAX];

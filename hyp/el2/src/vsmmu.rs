@@ -1,10 +1,10 @@
 //! A VM's virtual SMMU: the guest's registers and commands to what the physical SMMUs do, their events to the guest.
 
+mod report;
 mod streams;
 
 use bulkhead_core::{
     bundle::NestedFlush,
-    ids::IntId,
     vplat::{VSMMU_EVENTQ_INTID, VSMMU_GERROR_INTID, VSMMU_SYNC_INTID},
 };
 use bulkhead_dma::flush::{Costs, Kind, Stage1Batch, Stage1Counters, Stage1Mode, Stage1Policy};
@@ -13,6 +13,7 @@ use bulkhead_vdev::{
     vsmmu::{Ability, Interrupts, Next, Vsmmu},
 };
 
+pub use self::report::report;
 use self::streams::Streams;
 use crate::{guest_view::GuestView, lock::Mutex, percpu::PerCpu, virtual_gic, vm::Vm};
 
@@ -23,6 +24,8 @@ pub struct VirtualSmmu {
     batch: Stage1Batch,
     /// What they become.
     policy: Stage1Policy,
+    /// The guest's CMD_SYNCs.
+    syncs: u64,
 }
 
 impl VirtualSmmu {
@@ -36,12 +39,17 @@ impl VirtualSmmu {
             NestedFlush::Each => Stage1Mode::Each,
         };
         let policy = Stage1Policy::new(mode, ability.has_range_invalidation, Costs::START);
-        Self { device: Vsmmu::new(ability), batch: Stage1Batch::new(), policy }
+        Self { device: Vsmmu::new(ability), batch: Stage1Batch::new(), policy, syncs: 0 }
     }
 
     /// What was gathered and sent.
     pub const fn counters(&self) -> Stage1Counters {
         self.policy.counters()
+    }
+
+    /// CMD_SYNCs of the guest.
+    pub const fn syncs(&self) -> u64 {
+        self.syncs
     }
 
     /// Back to the reset state. The streams are in stage 2 alone, or detached: what was gathered is forgotten with them.
@@ -66,12 +74,14 @@ pub fn write(
 ) -> bool {
     let Some(mut memory) = GuestView::new(cpu, vm) else { return false };
     let mut locked = vsmmu.lock();
-    let VirtualSmmu { device, batch, policy } = &mut *locked;
-    let next = device.write(offset, width, value, &mut memory, &mut Streams { vm, batch, policy, problem: None });
+    let VirtualSmmu { device, batch, policy, syncs } = &mut *locked;
+    let next = device.write(offset, width, value, &mut memory, &mut Streams { vm, batch, policy, syncs });
     let raised = device.take_interrupts();
     drop(locked);
     drop(memory);
-    raise(vm, raised);
+    if !raised.is_empty() {
+        raise(vm, raised);
+    }
     next == Next::Done
 }
 
@@ -83,13 +93,8 @@ fn raise(vm: &Vm, raised: Interrupts) {
         (Interrupts::GERROR, VSMMU_GERROR_INTID),
     ];
     for (_, line) in lines.iter().filter(|(which, _)| raised.contains(*which)) {
-        pulse(vm, *line);
+        virtual_gic::pulse(vm, *line);
     }
-}
-
-fn pulse(vm: &Vm, line: IntId) {
-    virtual_gic::set_level(vm, line, true);
-    virtual_gic::set_level(vm, line, false);
 }
 
 /// Writes a record into the guest's event queue.

@@ -260,10 +260,16 @@ impl Cmdq {
         Some(Sent { start, is_complete: platform.read32(offset::CMDQ_CONS) == prod })
     }
 
+    /// The same for those who look at the rest first.
+    #[inline(always)]
+    pub(crate) fn send_in_lap<P: Platform>(&mut self, platform: &mut P, command: [u64; 2]) -> Option<Sent> {
+        self.send_from(platform, command, self.lap_last, Mark::NEVER)
+    }
+
     /// The same, once there is room, and with lines cleaned.
     #[cold]
     pub(crate) fn send<P: Platform>(&mut self, platform: &mut P, command: [u64; 2]) -> Result<Sent, Error> {
-        if let Some(sent) = self.send_from(platform, command, self.lap_last, Mark::NEVER) {
+        if let Some(sent) = self.send_in_lap(platform, command) {
             return Ok(sent);
         }
         self.make_room(platform, 2)?;

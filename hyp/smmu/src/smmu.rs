@@ -195,6 +195,8 @@ pub struct Smmu<P> {
     id: SmmuId,
     features: Features,
     rides: Rides,
+    /// By VMID as in `rides`: whether a stream's context descriptor may be stale.
+    stale_contexts: u16,
     config: Config,
     table: StreamTable,
     evtq: Evtq,

@@ -78,6 +78,12 @@ pub struct Ticket {
 impl Ticket {
     pub(crate) const NEVER: u64 = u64::MAX;
 
+    /// Whether its SYNC was seen complete when it was submitted.
+    #[inline(always)]
+    pub const fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
     /// One past the position of its CMD_SYNC.
     #[inline]
     pub(crate) const fn end(&self) -> u64 {

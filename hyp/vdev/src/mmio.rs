@@ -29,6 +29,7 @@ impl Width {
     }
 
     /// The width in bytes.
+    #[inline(always)]
     pub const fn bytes(self) -> u64 {
         match self {
             Self::Byte => 1,
@@ -39,11 +40,13 @@ impl Width {
     }
 
     /// Ones in the bits that an access of this width carries.
+    #[inline(always)]
     pub const fn mask(self) -> u64 {
         u64::MAX >> (64 - 8 * self.bytes())
     }
 
     /// `value` without the bits that an access of this width does not carry.
+    #[inline(always)]
     pub const fn narrow(self, value: u64) -> u64 {
         value & self.mask()
     }

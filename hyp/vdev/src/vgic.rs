@@ -261,6 +261,17 @@ impl Vgic {
         0
     }
 
+    /// A pulse on the input line of an SPI that has no physical twin, and whose line is low: an edge-triggered one becomes
+    /// pending, a level-sensitive one does not stay so. Returns the vCPUs to kick.
+    pub fn pulse(&mut self, intid: u32) -> u8 {
+        let Some(bit) = intid_bit(intid).filter(|bit| bit & SHARED != 0) else { return 0 };
+        if bit & self.spi.edge & !self.spi.latch == 0 {
+            return 0;
+        }
+        self.spi.latch |= bit;
+        self.wake_shared(bit)
+    }
+
     /// Whether [`Vgic::flush`] has anything to do before this vCPU enters the guest.
     pub fn needs_flush(&self, vcpu: usize) -> bool {
         self.cpus.get(vcpu).is_some_and(|cpu| cpu.is_dirty)

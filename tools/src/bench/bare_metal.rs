@@ -4,25 +4,34 @@ use anyhow::Result;
 
 use super::machine::Bench;
 use crate::{
-    manifest::schema::{DeviceSection, DmamapSection, MachineSection, Manifest, VmSection},
+    manifest::schema::{DeviceSection, DmamapSection, MachineSection, Manifest, NestedSection, VmSection},
     pack::{self, ManifestFiles},
     qemu::QemuLine,
 };
 
+/// How the device's DMA is translated.
+#[derive(Clone, Debug)]
+pub enum Dma {
+    /// IOVA = IPA.
+    Identity,
+    /// By the maps of this section.
+    Maps(DmamapSection),
+    /// By the guest's own SMMU, with this flush policy.
+    Nested(&'static str),
+}
+
 impl Bench<'_> {
-    /// Packs `guest` as VM `name` with this command line, its device's DMA by the maps of `dmamap`, or identity; the
+    /// Packs `guest` as VM `name` with this command line and its device's DMA; the
     /// machine, to which the device is to be added.
     ///
     /// # Errors
     /// When it cannot be packed.
-    pub fn bare_metal(
-        &self,
-        name: &str,
-        guest: &str,
-        cmdline: String,
-        dmamap: Option<DmamapSection>,
-    ) -> Result<QemuLine> {
-        let dma = if dmamap.is_some() { "dmamap" } else { "identity" };
+    pub fn bare_metal(&self, name: &str, guest: &str, cmdline: String, dma: Dma) -> Result<QemuLine> {
+        let (dma, dmamap, nested) = match dma {
+            Dma::Identity => ("identity", None, None),
+            Dma::Maps(section) => ("dmamap", Some(section), None),
+            Dma::Nested(flush) => ("nested", None, Some(NestedSection { flush: Some(flush.to_owned()) })),
+        };
         let vm = VmSection {
             name: name.to_owned(),
             cpus: vec![0],
@@ -34,7 +43,7 @@ impl Bench<'_> {
             autostart: true,
             devices: vec![DeviceSection { pci: "0000:00:02.0".to_owned(), dma: dma.to_owned() }],
             dmamap,
-            nested: None,
+            nested,
         };
         let manifest = Manifest {
             machine: MachineSection { poweroff_when_all_stopped: true, ..MachineSection::default() },

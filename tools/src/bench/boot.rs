@@ -18,7 +18,14 @@ const USERSPACE: &str = "bulkhead-guest: ready";
 /// # Errors
 /// When a guest does not come to its userspace.
 pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
-    let guest = |stage2| Guest { cpus: 2, nics: 1, cmdline: "bulkhead.run=off".to_owned(), is_exact: false, stage2 };
+    let guest = |stage2| Guest {
+        cpus: 2,
+        nics: 1,
+        cmdline: "bulkhead.run=off".to_owned(),
+        is_exact: false,
+        stage2,
+        nested: None,
+    };
     let (in_pages, in_blocks) = (guest(Stage2Leaves::Pages), guest(Stage2Leaves::Blocks));
     let (mut direct, mut pages, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

@@ -33,7 +33,7 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
 }
 
 fn run(bench: &Bench<'_>, name: &str, cpus: u32, cmdline: String) -> Result<BTreeMap<String, f64>> {
-    let guest = Guest { cpus, nics: 1, cmdline, is_exact: true, stage2: Stage2Leaves::Blocks };
+    let guest = Guest { cpus, nics: 1, cmdline, is_exact: true, stage2: Stage2Leaves::Blocks, nested: None };
     let mut machine = bench.start_under_bulkhead(name, &guest)?;
     machine::run_to_end(&mut machine)?;
     machine::exits(&machine)

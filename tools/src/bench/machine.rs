@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     build::Hypervisor,
     console::Machine,
-    manifest::schema::{DeviceSection, MachineSection, Manifest, Stage2Leaves, VmSection},
+    manifest::schema::{DeviceSection, MachineSection, Manifest, NestedSection, Stage2Leaves, VmSection},
     pack::{self, ManifestFiles},
     qemu::QemuLine,
     setup::guest_files,
@@ -49,6 +49,8 @@ pub struct Guest {
     pub is_exact: bool,
     /// What maps its RAM for its CPUs, under Bulkhead.
     pub stage2: Stage2Leaves,
+    /// The flush policy of its SMMU, where it has one. Directly it has the machine's own, if any.
+    pub nested: Option<&'static str>,
 }
 
 impl Guest {
@@ -77,7 +79,8 @@ impl Bench<'_> {
     /// # Errors
     /// When it cannot be packed or started.
     pub fn start_under_bulkhead(&self, name: &str, guest: &Guest) -> Result<Machine> {
-        let device = |slot: u8| DeviceSection { pci: format!("0000:00:{slot:02x}.0"), dma: "identity".to_owned() };
+        let dma = if guest.nested.is_some() { "nested" } else { "identity" };
+        let device = |slot: u8| DeviceSection { pci: format!("0000:00:{slot:02x}.0"), dma: dma.to_owned() };
         let vm = VmSection {
             name: NAME.to_owned(),
             cpus: (0..guest.cpus).collect(),
@@ -89,7 +92,7 @@ impl Bench<'_> {
             autostart: true,
             devices: SLOTS.into_iter().take(guest.nics).map(device).collect(),
             dmamap: None,
-            nested: None,
+            nested: guest.nested.map(|flush| NestedSection { flush: Some(flush.to_owned()) }),
         };
         let manifest = Manifest {
             machine: MachineSection { poweroff_when_all_stopped: true, stage2: guest.stage2 },
@@ -104,12 +107,13 @@ impl Bench<'_> {
         self.start(name, &line)
     }
 
-    /// Starts the same kernel directly: no EL2, no SMMU.
+    /// Starts the same kernel directly: no EL2, and the machine's SMMU if the guest has one.
     ///
     /// # Errors
     /// When QEMU cannot be started.
     pub fn start_directly(&self, name: &str, guest: &Guest) -> Result<Machine> {
-        let mut line = guest.line("virt,gic-version=3", &format!("{MEMORY_MIB}M"));
+        let iommu = if guest.nested.is_some() { ",iommu=smmuv3" } else { "" };
+        let mut line = guest.line(&format!("virt,gic-version=3{iommu}"), &format!("{MEMORY_MIB}M"));
         line.boot(&guest_files::kernel(self.workspace), &self.workspace.out().join("initramfs.cpio"));
         line.option("-append", &guest.full_cmdline());
         self.start(name, &line)
@@ -141,9 +145,25 @@ pub fn run_to_end(machine: &mut Machine) -> Result<()> {
 /// # Errors
 /// When no such line was printed.
 pub fn exits(machine: &Machine) -> Result<BTreeMap<String, f64>> {
+    counts(machine, "exits")
+}
+
+/// The counts of the hypervisor's line `WHAT NAME one=N another=N …`.
+///
+/// # Errors
+/// When no such line was printed.
+pub fn counts(machine: &Machine, what: &str) -> Result<BTreeMap<String, f64>> {
+    counts_of(machine, what, NAME)
+}
+
+/// The same of a VM of this name.
+///
+/// # Errors
+/// When no such line was printed.
+pub fn counts_of(machine: &Machine, what: &str, name: &str) -> Result<BTreeMap<String, f64>> {
     let lines = machine.lines();
-    let found = lines.iter().rev().find_map(|line| line.split_once(&format!("exits {NAME} ")));
-    let (_, counts) = found.with_context(|| format!("no line with the VM's exits:\n{}", machine.tail(20)))?;
+    let found = lines.iter().rev().find_map(|line| line.split_once(&format!("{what} {name} ")));
+    let (_, counts) = found.with_context(|| format!("no line with the VM's {what}:\n{}", machine.tail(20)))?;
     Ok(parse_counts(counts))
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{
     Limit, Report,
+    bare_metal::Dma,
     machine::{self, Bench},
 };
 use crate::{build, console::Machine, manifest::schema::DmamapSection, station::Station};
@@ -136,7 +137,12 @@ pub fn run(bench: &Bench<'_>, dmamap: Option<DmamapSection>) -> Result<Flows> {
 
 fn run_once(bench: &Bench<'_>, name: &str, dmamap: Option<DmamapSection>) -> Result<Flows> {
     let dma = if dmamap.is_some() { "dmamap" } else { "identity" };
-    let mut line = bench.bare_metal("nic", "nic", format!("dma={dma} mib={MEBIBYTES}"), dmamap)?;
+    let mut line = bench.bare_metal(
+        "nic",
+        "nic",
+        format!("dma={dma} mib={MEBIBYTES}"),
+        dmamap.map_or(Dma::Identity, Dma::Maps),
+    )?;
     Station::start()?.plug_into(&mut line, "station");
     line.virtio_net("station", 2);
     let mut machine = Machine::start(&line, &bench.workspace.out().join("logs").join(format!("bench-nic-{name}.log")))?;

@@ -59,7 +59,7 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
 /// Lets the hypervisor's shell say what it has taken.
 fn ask_memory(bench: &Bench<'_>) -> Result<Vec<String>> {
     let cmdline = "bulkhead.run=shell".to_owned();
-    let guest = Guest { cpus: 2, nics: 1, cmdline, is_exact: false, stage2: Stage2Leaves::Blocks };
+    let guest = Guest { cpus: 2, nics: 1, cmdline, is_exact: false, stage2: Stage2Leaves::Blocks, nested: None };
     let mut machine = bench.start_under_bulkhead("memory", &guest)?;
     let ready = machine.wait_for(deadline(), |line| line.contains("bulkhead-guest: ready"));
     ready.with_context(|| format!("the guest did not come up:\n{}", machine.tail(20)))?;

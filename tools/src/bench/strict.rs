@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     Limit, Report,
+    bare_metal::Dma,
     machine::{self, Bench},
 };
 use crate::{build, console::Machine, manifest::schema::DmamapSection};
@@ -51,7 +52,7 @@ fn run(bench: &Bench<'_>, report: &mut Report, strategy: &str, operations: u64) 
     let logs = bench.workspace.out().join("logs");
     let trace = logs.join(format!("bench-strict-{strategy}.trace"));
     let cmdline = format!("operations={operations} strategy={strategy}");
-    let mut line = bench.bare_metal("strict", "dmamap-strict", cmdline, Some(maps))?;
+    let mut line = bench.bare_metal("strict", "dmamap-strict", cmdline, Dma::Maps(maps))?;
     line.option("-device", "edu,addr=02.0,dma_mask=0xffffffffffffffff");
     line.option("-trace", EVENT).option("-D", &trace.to_string_lossy());
     let mut machine = Machine::start(&line, &logs.join(format!("bench-strict-{strategy}.log")))?;

@@ -61,7 +61,7 @@ pub fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
 
 fn guest(more: &str, mebibytes: u32, phase: u32) -> Guest {
     let cmdline = format!("{more} bulkhead.run=throughput bulkhead.mib={mebibytes} bulkhead.phase=0.0{phase}7");
-    Guest { cpus: 1, nics: 2, cmdline, is_exact: true, stage2: Stage2Leaves::Blocks }
+    Guest { cpus: 1, nics: 2, cmdline, is_exact: true, stage2: Stage2Leaves::Blocks, nested: None }
 }
 
 type Exits = std::collections::BTreeMap<String, f64>;

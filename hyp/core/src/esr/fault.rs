@@ -80,6 +80,7 @@ pub struct Abort {
 }
 
 impl Abort {
+    #[inline]
     pub(super) fn decode(iss: u32, far: u64, hpfar: u64) -> Self {
         let kind = FaultKind::decode(iss.to_le_bytes()[0] & 0x3f);
         let is_far_valid = iss >> 10 & 1 == 0;

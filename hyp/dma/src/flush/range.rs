@@ -44,7 +44,7 @@ const SCALE_MAX: u32 = 31;
 impl Covering {
     /// The smallest range from the first page of a run of `pages` pages that covers it: at most 1/16 too long, since
     /// a unit is less than 1/16 of a run of more than 16 units. `None` past 2^36 pages, or for none.
-    #[inline]
+    #[inline(always)]
     pub fn of(pages: u64) -> Option<Self> {
         let last = pages.checked_sub(1)?;
         if last == 0 {

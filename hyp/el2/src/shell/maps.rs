@@ -64,7 +64,7 @@ fn of_vm(vm: &Vm, maps: &Maps) {
             );
         }
     }
-    for id in vm.smmus() {
+    for &id in vm.smmus() {
         if let Some(rides) = smmu::with(id, |driver| driver.rides(maps.vmid())) {
             say!("  smmu {} since power-on: flushes by another's sync {rides}", id.0);
         }

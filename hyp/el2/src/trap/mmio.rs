@@ -1,7 +1,7 @@
 //! Loads and stores that stage 2 refused: the virtual devices, or the end of the VM.
 
 use bulkhead_core::{
-    addr::{AddrRange, Ipa},
+    addr::Ipa,
     esr::{Abort, Transfer},
     vplat,
 };
@@ -37,9 +37,11 @@ enum Next {
     Repeat,
 }
 
+/// Inlined: it is looked for in one place after the other, at each exit.
+#[inline(always)]
 fn offset_in(base: Ipa, size_bytes: u64, at: Ipa, width: Width) -> Option<u64> {
-    let access = AddrRange::new(at, width.bytes())?;
-    AddrRange::new(base, size_bytes)?.contains_range(access).then_some(at.checked_sub(base)?)
+    let offset = at.as_u64().wrapping_sub(base.as_u64());
+    (offset < size_bytes && width.bytes() <= size_bytes - offset).then_some(offset)
 }
 
 /// Emulates the access, or ends the VM.
@@ -64,7 +66,12 @@ pub fn data_abort(trapped: &mut Trapped<'_>, abort: &Abort) -> Reason {
     let Some(width) = Width::from_bytes(u64::from(transfer.size_bytes)) else { return Reason::Other };
     let gicr_size = trapped.vm.vcpu_count() as u64 * vplat::GICR_STRIDE;
     let request = |offset| Request { offset, width, transfer, is_write: abort.is_write };
-    let (reason, next) = if let Some(offset) = offset_in(vplat::UART_BASE, vplat::UART_SIZE, ipa, width) {
+    // The most frequent first, where there is one.
+    let (reason, next) = if let Some(vsmmu) = &trapped.vm.vsmmu
+        && let Some(offset) = offset_in(vplat::VSMMU_BASE, vplat::VSMMU_SIZE, ipa, width)
+    {
+        (Reason::Smmu, virtual_smmu(trapped, vsmmu, request(offset)))
+    } else if let Some(offset) = offset_in(vplat::UART_BASE, vplat::UART_SIZE, ipa, width) {
         (Reason::Uart, uart(trapped, request(offset)))
     } else if let Some(offset) = offset_in(vplat::GICD_BASE, vplat::GICD_SIZE, ipa, width) {
         (Reason::Gic, distributor(trapped, request(offset)))
@@ -72,10 +79,6 @@ pub fn data_abort(trapped: &mut Trapped<'_>, abort: &Abort) -> Reason {
         (Reason::Gic, redistributor(trapped, request(offset)))
     } else if let Some(offset) = offset_in(vplat::ECAM_BASE, vplat::ECAM_SIZE, ipa, width) {
         (Reason::Pci, ecam(trapped, request(offset)))
-    } else if let Some(vsmmu) = &trapped.vm.vsmmu
-        && let Some(offset) = offset_in(vplat::VSMMU_BASE, vplat::VSMMU_SIZE, ipa, width)
-    {
-        (Reason::Smmu, virtual_smmu(trapped, vsmmu, request(offset)))
     } else if let Some(viommu) = &trapped.vm.viommu
         && let Some(offset) = offset_in(vplat::VIOMMU_BASE, vplat::VIOMMU_SIZE, ipa, width)
     {
@@ -91,6 +94,7 @@ pub fn data_abort(trapped: &mut Trapped<'_>, abort: &Abort) -> Reason {
 }
 
 impl Request {
+    #[inline(always)]
     fn value(&self, trapped: &Trapped<'_>) -> u64 {
         self.width.narrow(trapped.frame.get(self.transfer.register))
     }
@@ -102,6 +106,8 @@ impl Request {
     }
 }
 
+/// Apart from the other devices, which have larger frames.
+#[inline(never)]
 fn virtual_smmu(trapped: &mut Trapped<'_>, vsmmu: &'static Mutex<VirtualSmmu>, request: Request) -> Next {
     if !request.is_write {
         let value = vsmmu.lock().read(request.offset, request.width);

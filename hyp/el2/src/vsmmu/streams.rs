@@ -1,11 +1,11 @@
 //! A VM's streams and translations as its virtual SMMU acts on them.
 
 use bulkhead_core::{
-    ids::{SmmuId, StreamId},
+    ids::{SmmuId, StreamId, Vmid},
     stage1::{Stage1Flush, StreamConfig},
     vplat,
 };
-use bulkhead_dma::flush::{Stage1Batch, Stage1Policy, Stage1Switch};
+use bulkhead_dma::flush::{Stage1Batch, Stage1Policy, Stage1Switch, Stage1Work};
 use bulkhead_smmu::{Error, Ticket};
 use bulkhead_vdev::vsmmu::{Host, HostFailed};
 use log::{error, info};
@@ -24,8 +24,8 @@ pub struct Streams<'a> {
     pub batch: &'a mut Stage1Batch,
     /// What they become.
     pub policy: &'a mut Stage1Policy,
-    /// Why something since the last CMD_SYNC was not done.
-    pub problem: Option<NotFlushed>,
+    /// The guest's CMD_SYNCs.
+    pub syncs: &'a mut u64,
 }
 
 impl Streams<'_> {
@@ -49,31 +49,19 @@ impl Streams<'_> {
         })
     }
 
-    /// Has every physical SMMU of the VM's devices forget what was gathered: all are told before the first is waited for.
+    /// Has every physical SMMU of the VM's devices forget what was gathered.
     fn send(&mut self) {
-        let vmid = self.vm.dma_config.vmid;
         // What the guest stored to its tables comes before the commands.
         sysreg::dsb_ish();
         let work = self.batch.close(self.policy);
-        let mut tickets = heapless::Vec::<(SmmuId, Ticket), { smmu::SMMUS_MAX }>::new();
-        for id in self.vm.smmus() {
-            let submit = |driver: &mut smmu::Driver| {
-                driver.submit_stage1(vmid, work.iter()).map_err(|failed| driver.reason(&failed))
-            };
-            match smmu::flush_with(id, submit) {
-                // As many as SMMUs.
-                Ok(ticket) => drop(tickets.push((id, ticket))),
-                Err(problem) => self.problem = Some(problem),
-            }
-        }
-        for (id, ticket) in tickets {
-            if let Err(problem) = smmu::wait(id, ticket) {
-                self.problem = Some(problem);
-            }
+        if let Err(problem) = tell(self.vm, self.vm.smmus(), &work) {
+            error!("vm {}: {problem}", self.vm.name());
+            self.batch.fail();
         }
     }
 
     /// A change of policy, for the trace.
+    #[cold]
     fn tell_switch(&mut self) {
         let Some(Stage1Switch { asid, from, to, from_ns, to_ns }) = self.policy.take_switch() else { return };
         let name = self.vm.name();
@@ -83,6 +71,47 @@ impl Streams<'_> {
             }
             None => info!("vm {name}: flushes by {to:?} instead of {from:?}, {to_ns} ns instead of {from_ns}"),
         }
+    }
+}
+
+/// Has `smmus`, each once and at most as many as a VM has devices, forget `work`: all are told before the first is waited for.
+fn tell(vm: &Vm, smmus: &[SmmuId], work: &Stage1Work<'_>) -> Result<(), NotFlushed> {
+    let [id, others @ ..] = smmus else { return Ok(()) };
+    let (vmid, only) = (vm.dma_config.vmid, work.only());
+    // Written where it is not done at once: nothing is copied where it is.
+    let mut rest = Err(NotFlushed::NotInUse(id.0));
+    let is_done = smmu::with(*id, |driver| {
+        let ticket = only.and_then(|flush| driver.submit_stage1_at_once(vmid, flush));
+        if let Some(ticket) = &ticket
+            && ticket.is_complete()
+        {
+            return true;
+        }
+        rest = submit(driver, vmid, work, ticket);
+        false
+    });
+    let told = if others.is_empty() { Ok(()) } else { tell(vm, others, work) };
+    if is_done != Some(true)
+        && let Some(ticket) = rest?
+    {
+        let _ = smmu::wait(*id, ticket)?;
+    }
+    told
+}
+
+/// Submits `work`, unless it has a ticket already, and looks once: what is left to wait for.
+#[inline(never)]
+fn submit(
+    driver: &mut smmu::Driver,
+    vmid: Vmid,
+    work: &Stage1Work<'_>,
+    ticket: Option<Ticket>,
+) -> Result<Option<Ticket>, NotFlushed> {
+    let submitted = ticket.map_or_else(|| driver.submit_stage1(vmid, work.iter()), Ok);
+    let polled = submitted.and_then(|mut ticket| Ok((driver.poll(&mut ticket)?.is_none(), ticket)));
+    match polled {
+        Ok((is_under_way, ticket)) => Ok(is_under_way.then_some(ticket)),
+        Err(failed) => Err(driver.reason(&failed).into()),
     }
 }
 
@@ -103,6 +132,7 @@ impl Host for Streams<'_> {
         self.with(stream, |driver, stream| driver.forget_context(stream))
     }
 
+    #[inline(always)]
     fn flush(&mut self, flush: Stage1Flush) {
         self.batch.add(flush);
         if self.policy.closes_each() {
@@ -111,12 +141,11 @@ impl Host for Streams<'_> {
     }
 
     fn sync(&mut self) -> Result<(), HostFailed> {
+        *self.syncs = self.syncs.wrapping_add(1);
         self.send();
-        self.tell_switch();
-        let Some(problem) = self.problem.take() else { return Ok(()) };
-        error!("vm {}: {problem}", self.vm.name());
-        // Still due, as all that there is.
-        self.batch.add(Stage1Flush::All);
-        Err(HostFailed)
+        if self.policy.has_switched() {
+            self.tell_switch();
+        }
+        if self.batch.take_failure() { Err(HostFailed) } else { Ok(()) }
     }
 }

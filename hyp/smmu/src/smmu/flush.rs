@@ -18,7 +18,8 @@ use crate::{
 /// Flushes that another's SYNC did, by VMID: those of VMs each have their own, what is beyond shares.
 pub(super) type Rides = [u64; 16];
 
-const fn place(vmid: Vmid) -> usize {
+/// Its place among those of VMs.
+pub(super) const fn place(vmid: Vmid) -> usize {
     const { assert!(VMS_MAX < 16) };
     (vmid.as_u16() & 15) as usize
 }

@@ -5,8 +5,9 @@ use bulkhead_core::{
     stage1::{Stage1Flush, Stage1Pages},
 };
 
-use super::Smmu;
+use super::{Smmu, flush::place};
 use crate::{
+    cmdq::Sent,
     command::Command,
     error::Error,
     platform::Platform,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// The command for `flush`; more than it where it cannot be said in one: never less.
-#[inline]
+#[inline(always)]
 fn command(vmid: Vmid, flush: Stage1Flush, has_ranges: bool) -> Command {
     match flush {
         Stage1Flush::All => Command::TlbiNhAll { vmid },
@@ -30,6 +31,7 @@ fn command(vmid: Vmid, flush: Stage1Flush, has_ranges: bool) -> Command {
 }
 
 /// NUM and SCALE of exactly `pages` pages: `(num + 1) << scale`.
+#[inline(always)]
 fn span(pages: u64) -> Option<(u8, u8)> {
     let scale = pages.trailing_zeros().min(31);
     let num = (pages >> scale).checked_sub(1).filter(|num| *num < 32)?;
@@ -40,7 +42,9 @@ impl<P: Platform> Smmu<P> {
     /// Has the context descriptor of a stream forgotten, with what is cached of it, by the next
     /// [`submit_stage1`](Self::submit_stage1) of its VM: not before its ticket is redeemed.
     pub fn forget_context(&mut self, stream: StreamId) -> Result<(), Error> {
-        self.known_mut(stream)?.is_context_stale = true;
+        let known = self.known_mut(stream)?;
+        known.is_context_stale = true;
+        self.stale_contexts |= 1 << place(known.s2.vmid);
         Ok(())
     }
 
@@ -52,6 +56,7 @@ impl<P: Platform> Smmu<P> {
     /// - With nothing to send the ticket is complete: every earlier one was for its own SYNC.
     ///
     /// Else as [`submit_all`](Self::submit_all). The ticket proves nothing for pages that were taken out of stage 2.
+    #[inline(never)]
     pub fn submit_stage1(&mut self, vmid: Vmid, flushes: impl Iterator<Item = Stage1Flush>) -> Result<Ticket, Failed> {
         let has_ranges = self.features.has_range_invalidation;
         let mut commands = flushes.map(|flush| command(vmid, flush, has_ranges).encode());
@@ -71,6 +76,18 @@ impl<P: Platform> Smmu<P> {
         }
     }
 
+    /// The same for one flush, where nothing has to be looked at first: nothing else is due, and the queue has room at once.
+    /// `None`: nothing was done.
+    #[inline(always)]
+    pub fn submit_stage1_at_once(&mut self, vmid: Vmid, flush: Stage1Flush) -> Option<Ticket> {
+        if self.stale_contexts >> place(vmid) & 1 != 0 {
+            return None;
+        }
+        let command = command(vmid, flush, self.features.has_range_invalidation).encode();
+        let Sent { start, is_complete } = self.cmdq.send_in_lap(&mut self.platform, command)?;
+        Some(Ticket { smmu: self.id, vmid, start, count: 2, is_complete, since_us: Ticket::NEVER })
+    }
+
     /// Sends the `stale` contexts of `vmid` and `commands`: where they start, and whether they are complete.
     fn send_batch(
         &mut self,
@@ -78,8 +95,9 @@ impl<P: Platform> Smmu<P> {
         stale: usize,
         mut commands: impl Iterator<Item = [u64; 2]>,
     ) -> Result<(u64, bool), Error> {
-        let Self { cmdq, platform, streams, .. } = self;
+        let Self { cmdq, platform, streams, stale_contexts, .. } = self;
         let start = cmdq.begin(platform)?;
+        *stale_contexts &= !(1 << place(vmid));
         let capacity = cmdq.capacity() as u64;
         let is_few = (stale as u64) < capacity;
         // Contexts first: what is walked between the two finds the new descriptor.

@@ -50,6 +50,7 @@ impl<P: Platform> Smmu<P> {
                 stray_budget: config.budget(),
                 counters: Counters::default(),
                 failure: Error::QueueStuck { cons: 0, prod: 0, timeout_us: config.timeout_us },
+                stale_contexts: 0,
                 rides: Default::default(),
             }),
             Err(error) => {

@@ -31,21 +31,27 @@ impl Vsmmu {
     ) -> Next {
         let [a, b, c, d, high @ ..] = value.to_le_bytes();
         let low = u32::from_le_bytes([a, b, c, d]);
-        match (word(offset), width) {
-            (Some(at), Width::Word) => self.write_word(at, low, memory, host),
-            (Some(at), Width::Double) if is_double(at) => {
-                self.registers.write(at, low);
-                self.registers.write(at + 4, u32::from_le_bytes(high));
+        let queue = if (offset, width) == (offset::CMDQ_PROD as u64, Width::Word) {
+            // The one store of everyday life.
+            let queue = self.command_queue();
+            self.registers.set(offset::CMDQ_PROD, queue.index(low));
+            queue
+        } else {
+            match (word(offset), width) {
+                (Some(at), Width::Word) => self.write_word(at, low, memory, host),
+                (Some(at), Width::Double) if is_double(at) => {
+                    self.registers.write(at, low);
+                    self.registers.write(at + 4, u32::from_le_bytes(high));
+                }
+                _ => return Next::Done,
             }
-            _ => return Next::Done,
-        }
-        self.drain(memory, host)
+            self.command_queue()
+        };
+        self.drain(&queue, memory, host)
     }
 
     fn write_word(&mut self, at: usize, value: u32, memory: &mut impl GuestMemory, host: &mut impl Host) {
         match at {
-            // The one store of everyday life.
-            offset::CMDQ_PROD => self.registers.set(at, self.command_queue().index(value)),
             offset::CR0 => self.write_cr0(value & CR0_MASK, memory, host),
             offset::GBPA => self.write_gbpa(value, memory, host),
             offset::IRQ_CTRL => {

@@ -33,15 +33,15 @@ enum Break {
 }
 
 impl Vsmmu {
-    /// Carries out commands until the queue is empty, has stopped, or it was enough for one call.
-    pub(super) fn drain(&mut self, memory: &mut impl GuestMemory, host: &mut impl Host) -> Next {
-        let queue = self.command_queue();
+    /// Carries out commands of `queue`, which the registers describe, until it is empty, has stopped, or it was enough for one call.
+    #[inline(always)]
+    pub(super) fn drain(&mut self, queue: &Queue, memory: &mut impl GuestMemory, host: &mut impl Host) -> Next {
         let mut left = COMMANDS_MAX;
-        while self.is_consuming() {
+        loop {
             let consumer = self.registers.word(offset::CMDQ_CONS);
             let count = queue.run(self.registers.word(offset::CMDQ_PROD), consumer);
-            if count == 0 {
-                break;
+            if count == 0 || !self.is_consuming() {
+                return Next::Done;
             }
             if left == 0 {
                 return Next::More;
@@ -69,7 +69,6 @@ impl Vsmmu {
             };
             self.stop(error, memory);
         }
-        Next::Done
     }
 
     /// Carries out what needs no memory but the run's own: each word is read once. How many that were.
@@ -135,10 +134,12 @@ impl Vsmmu {
     }
 
     /// The command queue.
+    #[inline(always)]
     pub(super) fn command_queue(&self) -> Queue {
         Queue::new(self.registers.double(offset::CMDQ_BASE), CMDQ_LOG2, COMMAND_LOG2)
     }
 
+    #[inline(always)]
     fn is_consuming(&self) -> bool {
         self.registers.fields::<CR0::Register>(offset::CR0ACK).is_set(CR0::CMDQEN) && !self.is_active(Gerror::CMDQ_ERR)
     }

@@ -105,15 +105,16 @@ pub(super) fn store(memory: &mut impl GuestMemory, at: u64, data: u32) -> Option
 
 /// Stores 32 bits at the address `at`, a multiple of 4, which `word` holds. The other half keeps what it holds, unless
 /// another vCPU stores there all the time.
+#[inline(always)]
 pub(super) fn store_half(word: &AtomicU64, at: u64, data: u32) {
     let shift = (at & 4) * 8;
-    let replaced = |old: u64| old & !(0xffff_ffff << shift) | u64::from(data) << shift;
+    let (kept, stored) = (!(0xffff_ffff << shift), u64::from(data) << shift);
     let mut old = word.get();
     for _ in 0..ATTEMPTS {
-        match word.compare_exchange_weak(old, replaced(old), Release, Relaxed) {
+        match word.compare_exchange_weak(old, old & kept | stored, Release, Relaxed) {
             Ok(_) => return,
             Err(now) => old = now,
         }
     }
-    word.set_release(replaced(old));
+    word.set_release(old & kept | stored);
 }

@@ -25,6 +25,7 @@ pub struct Stage1Batch {
     earlier: usize,
     asid_count: usize,
     is_all: bool,
+    has_failed: bool,
     runs: [Stretch; RUNS],
     asids: [u16; ASIDS],
 }
@@ -46,6 +47,7 @@ impl Stage1Batch {
             earlier: 0,
             asid_count: 0,
             is_all: false,
+            has_failed: false,
             runs: [Stretch::NOTHING; RUNS],
             asids: [0; ASIDS],
         }
@@ -101,6 +103,19 @@ impl Stage1Batch {
             }
             _ => self.is_all = true,
         }
+    }
+
+    /// What was closed last was not done: everything is due again, with the next batch. Until
+    /// [`take_failure`](Self::take_failure), however often the batch is added to and closed meanwhile.
+    #[cold]
+    pub const fn fail(&mut self) {
+        (self.is_all, self.has_failed) = (true, true);
+    }
+
+    /// Whether something since the last call was not done: for the guest's CMD_SYNC, which must not say that it was.
+    #[inline]
+    pub const fn take_failure(&mut self) -> bool {
+        core::mem::replace(&mut self.has_failed, false)
     }
 
     /// Whether nothing was added.

@@ -90,6 +90,12 @@ impl Stage1Policy {
         self.counters
     }
 
+    /// Whether there is a change of kind to be told of.
+    #[inline]
+    pub const fn has_switched(&self) -> bool {
+        self.switched.is_some()
+    }
+
     /// The last change of kind that the last decision made, once: for the trace.
     pub const fn take_switch(&mut self) -> Option<Stage1Switch> {
         self.switched.take()

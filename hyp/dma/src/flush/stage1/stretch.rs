@@ -86,7 +86,7 @@ impl Stretch {
     }
 
     /// The command that covers it: at the end of the addresses it begins early rather than end late.
-    #[inline]
+    #[inline(always)]
     pub(super) fn command(&self) -> Stage1Flush {
         let pages = Covering::of(self.run.pages()).map_or(PAGES_END, Covering::pages);
         self.pages(self.run.first.min(PAGES_END.wrapping_sub(pages)), pages)

@@ -27,7 +27,9 @@ fn policy(mode: Stage1Mode, has_ranges: bool) -> Stage1Policy {
 fn sent(policy: &mut Stage1Policy, added: &[Stage1Flush]) -> Vec<Stage1Flush> {
     let mut batch = Stage1Batch::new();
     added.iter().for_each(|flush| batch.add(*flush));
-    let work: Vec<_> = batch.close(policy).iter().collect();
+    let work = batch.close(policy);
+    let (only, work) = (work.only(), work.iter().collect::<Vec<_>>());
+    assert!(only.is_none() || work == [only.expect("one")]);
     assert!(batch.is_empty());
     assert!(batch.close(policy).is_empty());
     work

@@ -33,6 +33,16 @@ impl<'b> Stage1Work<'b> {
         self.is_all
     }
 
+    /// The command, where it is seen at a glance that there is one: for a shorter way than [`iter`](Self::iter).
+    #[inline(always)]
+    pub fn only(&self) -> Option<Stage1Flush> {
+        match (self.is_all, self.asids, self.runs) {
+            (false, [], [run]) if !run.is_paged => Some(run.command()),
+            (true, [], []) => Some(Stage1Flush::All),
+            _ => None,
+        }
+    }
+
     /// The commands. [`Stage1Flush::Pages`] are each what one command can say: `1` page, or `(num + 1) << scale` with
     /// `num` and `scale` up to 31, and none of more than one page where the SMMU has no ranges.
     #[inline]

@@ -152,6 +152,36 @@ fn a_level_that_falls_before_it_is_taken_is_withdrawn() {
     assert_eq!(lrs.used, 0);
 }
 
+/// Would miss: an edge that is lost while another is pending or active, a level that stays after it fell.
+#[test]
+fn a_pulse_is_a_rise_and_a_fall() {
+    for trigger in [0, 0b10 << 2] {
+        let seen = [false, true].map(|is_short| {
+            let mut vgic = one_spi(false);
+            let _ = vgic.dist_write(0, 0xc08, Width::Word, trigger);
+            let mut lrs = ListRegisters::new(4);
+            let pulse = |vgic: &mut Vgic, lrs: &mut ListRegisters| {
+                if is_short {
+                    vgic.pulse(33);
+                } else {
+                    vgic.set_level(33, true);
+                    vgic.set_level(33, false);
+                }
+                let _ = vgic.flush(0, lrs);
+                (lrs.used, lrs.lr[0] >> 62)
+            };
+            let pending = [pulse(&mut vgic, &mut lrs), pulse(&mut vgic, &mut lrs)];
+            // Taken: active alone.
+            lrs.lr[0] ^= if lrs.used == 0 { 0 } else { 3 << 62 };
+            (pending, pulse(&mut vgic, &mut lrs))
+        });
+        assert_eq!(seen[0], seen[1]);
+        assert_eq!(seen[0].0[1].0, u16::from(trigger != 0));
+    }
+    let mut vgic = one_spi(false);
+    assert_eq!([7, 31, 64].map(|intid| vgic.pulse(intid)), [0; 3]);
+}
+
 /// A vCPU that is turned off without a sync and starts with empty list registers must not leave a twin active for ever.
 #[test]
 fn list_registers_that_were_never_read_count_as_flushed() {

@@ -40,6 +40,22 @@ fn each_sends_everything_for_every_command() {
     assert_eq!((policy.counters().syncs, policy.counters().sent.all), (3, 3));
 }
 
+/// Would miss: a flush that failed between two CMD_SYNCs and is not told of, or is not done again.
+#[test]
+fn what_failed_is_due_again_and_told_once() {
+    for mode in [Stage1Mode::Auto, Stage1Mode::Each] {
+        let (mut policy, mut batch) = (policy(mode, true), Stage1Batch::new());
+        batch.add(pages(1, 2, 1));
+        assert_eq!(batch.close(&mut policy).only(), sent(&mut policy, &[pages(1, 2, 1)]).first().copied());
+        batch.fail();
+        batch.add(pages(1, 7, 1));
+        assert!(batch.close(&mut policy).is_all());
+        assert!(batch.close(&mut policy).is_empty());
+        assert!(batch.take_failure());
+        assert!(!batch.take_failure() && batch.is_empty());
+    }
+}
+
 /// Would miss: a counter that counts another kind, or the batch before again.
 #[test]
 fn counters_tell_kinds_apart() {
