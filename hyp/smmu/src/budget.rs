@@ -48,9 +48,12 @@ impl FaultBudget {
         }
     }
 
-    /// Fills the bucket up.
+    /// Fills the bucket up if it has run out. One that was not used up stays as it is: else who empties it could have it
+    /// filled each time before it is empty.
     pub const fn renew(&mut self) {
-        self.used = 0;
+        if self.used > self.limit {
+            self.used = 0;
+        }
     }
 
     /// Faults that were not reported, since the start.

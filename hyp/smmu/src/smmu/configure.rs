@@ -20,7 +20,7 @@ impl<P: Platform> Smmu<P> {
     ///
     /// - A context descriptor out of reach makes the entry invalid, as if it did not say more (3.4.3).
     /// - A silenced stream stays quiet, unless it gets a stage 1, of which the guest decides what is recorded: it has
-    ///   one more budget then. An aborted one stays aborted: the configuration is kept, and shows, and does nothing.
+    ///   one more budget then, and is aborted at its end. An aborted one stays aborted: the configuration is kept, and shows, and does nothing.
     ///
     /// On [`Error::StreamQuarantined`], [`Error::NotAttached`], and where the SMMU has no stage 1, nothing has changed.
     /// If the SMMU does not answer, the stream is left quarantined.

@@ -2,12 +2,12 @@
 
 use bulkhead_core::{ids::StreamId, stage1::StreamConfig};
 
-use super::{CFGI_STE, S12_VMALL, every_config, stage1, take_over, vm};
+use super::{CFGI_STE, HOLE, S12_VMALL, every_config, stage1, take_over, vm};
 use crate::{
     error::Error,
     features::IdRegisters,
-    model::{Failure, Model, ModelConfig},
-    smmu::StreamState,
+    model::{DmaAccess, Failure, Model, ModelConfig},
+    smmu::{Smmu, StreamState},
     ste::{Recording, Ste, SteError},
 };
 
@@ -113,6 +113,31 @@ fn silence_and_abort_outlast_a_configuration() {
     assert_eq!(model.entry(NIC), Some(*Ste::abort().words()));
     assert_eq!(smmu.unsilence(NIC), Ok(StreamState::Attached));
     assert_eq!(model.entry(NIC), Some([0; 8]));
+    model.assert_clean();
+}
+
+/// Would miss: a guest whose device records for ever, because each new stage 1 is a new budget.
+#[test]
+fn a_silenced_stream_has_one_more_budget_and_no_third() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let mut smmu = take_over(&model);
+    let vm = vm(&model, 1);
+    model.grant(NIC, vm.frame, 4096);
+    smmu.attach(NIC, &vm.s2).expect("attach");
+    let faults = |smmu: &mut Smmu<Model>, count: u32| {
+        for _ in 0..count {
+            let _ = model.dma(NIC, HOLE, DmaAccess::Write);
+        }
+        let reported = smmu.poll_events(1000, |_, _| {}).reported;
+        (reported, smmu.find_stream(NIC).map(|info| info.state))
+    };
+    assert_eq!(faults(&mut smmu, 33), (32, Some(StreamState::Silenced)));
+    smmu.configure(NIC, &stage1(0x4000_0000)).expect("configure");
+    assert_eq!(faults(&mut smmu, 20), (20, Some(StreamState::Silenced)));
+    smmu.configure(NIC, &StreamConfig::Bypass).expect("configure");
+    smmu.configure(NIC, &stage1(0x4000_0000)).expect("configure");
+    assert_eq!(faults(&mut smmu, 20), (12, Some(StreamState::Aborted)));
+    assert_eq!(faults(&mut smmu, 20), (0, Some(StreamState::Aborted)));
     model.assert_clean();
 }
 
