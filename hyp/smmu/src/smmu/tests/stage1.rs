@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::Error,
     features::IdRegisters,
-    model::{Model, ModelConfig, Mutant, Mutation},
+    model::{Failure, Model, ModelConfig, Mutant, Mutation},
     smmu::{Config, Smmu, StreamState},
     ticket::{Invalidation, Mark},
 };
@@ -143,9 +143,11 @@ fn a_context_is_forgotten_with_the_flush_of_its_own_vm() {
     smmu.configure(theirs, &stage1(0x4000_0040)).expect("configure");
     assert_eq!(smmu.forget_context(StreamId(9)), Err(Error::NotAttached { stream: StreamId(9) }));
     smmu.forget_context(theirs).expect("attached");
-    let ticket = smmu.submit_stage1(VMID, [Stage1Flush::All].into_iter()).expect("room");
-    let _synced = smmu.wait(ticket).expect("done");
-    assert_eq!(model.executed(CFGI_CD_ALL), 0);
+    for flushes in [&[Stage1Flush::All][..], &[Stage1Flush::All, Stage1Flush::Asid(1)]] {
+        let ticket = smmu.submit_stage1(VMID, flushes.iter().copied()).expect("room");
+        let _synced = smmu.wait(ticket).expect("done");
+        assert_eq!(model.executed(CFGI_CD_ALL), 0);
+    }
     assert!(smmu.submit_stage1_at_once(VMID, Stage1Flush::All).is_some(), "theirs is no matter");
     let ticket = smmu.submit_stage1(other.s2.vmid, core::iter::empty()).expect("room");
     let _synced = smmu.wait(ticket).expect("done");
@@ -190,6 +192,19 @@ fn a_refused_flush_quarantines() {
             }
             model.assert_clean();
         }
+    }
+}
+
+/// Would miss: a flush that found no room and is taken for one that was never asked for.
+#[test]
+fn a_flush_that_is_not_submitted_quarantines() {
+    let (model, mut smmu) = nested(ModelConfig::new(ModelConfig::QEMU));
+    model.fail(Failure::StuckQueue);
+    let _never = smmu.submit_stage1(VMID, [Stage1Flush::All].into_iter()).expect("room");
+    let failed = smmu.submit_stage1(VMID, [Stage1Flush::All, Stage1Flush::Asid(1)].into_iter());
+    assert!(matches!(failed.map_err(|failed| smmu.reason(&failed)), Err(Error::QueueStuck { .. })));
+    for stream in [NIC, DISK] {
+        assert_eq!(smmu.find_stream(stream).map(|info| info.state), Some(StreamState::Quarantined));
     }
 }
 

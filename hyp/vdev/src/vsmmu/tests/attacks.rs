@@ -99,6 +99,30 @@ fn a_command_reaches_only_its_own_vm() {
     assert_eq!(calls, expected.map(Call::Flush));
 }
 
+/// Would miss: an error that is taken back when it occurs again before it was acknowledged, or told of twice.
+#[test]
+fn an_active_error_stays_active() {
+    let mut vm = enabled();
+    let lost = [0x46 | 1 << 12, 0x0900_0000];
+    for count in 1..4 {
+        assert_eq!(issue(&mut vm, &vec![lost; count]), vec![Call::Sync; count]);
+        assert_eq!((vm.read(0x60), vm.smmu.take_interrupts()), (1 << 4, Interrupts::GERROR));
+        vm.write(0x64, 1 << 4);
+        assert_eq!((vm.read(0x60), vm.read(0x64)), (1 << 4, 1 << 4));
+        vm = enabled();
+    }
+}
+
+/// Would miss: a context that is forgotten, or an entry that is read, while the SMMU is off.
+#[test]
+fn an_smmu_that_is_off_has_nothing_to_forget() {
+    let mut vm = enabled();
+    vm.write(0x20, 0b1000);
+    vm.calls();
+    let commands = [[0x03 | 8 << 32, 1], [0x04, 31], [0x05 | 8 << 32, 1], [0x06 | 8 << 32, 0]];
+    assert_eq!(issue(&mut vm, &commands), []);
+}
+
 /// Would miss: a range of streams that is too short or too long, or not aligned to its size.
 #[test]
 fn ranges_of_streams_are_powers_of_two() {
