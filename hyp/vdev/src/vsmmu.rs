@@ -49,6 +49,19 @@ pub struct Ability {
     pub oas_bits: u8,
 }
 
+impl Ability {
+    /// What an SMMU in front of both can say: what both can do, and the limits that either has.
+    #[must_use]
+    pub fn of_both(self, other: Self) -> Self {
+        Self {
+            has_asid16: self.has_asid16 && other.has_asid16,
+            is_terminate_only: self.is_terminate_only || other.is_terminate_only,
+            has_range_invalidation: self.has_range_invalidation && other.has_range_invalidation,
+            oas_bits: self.oas_bits.min(other.oas_bits),
+        }
+    }
+}
+
 /// What is left to do after a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]

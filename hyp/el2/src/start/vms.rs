@@ -200,9 +200,9 @@ fn reach(plan: &VmPlan, ram: AddrRange<Ipa>, bits: (u8, u8), must_clean: bool) -
     Ok(Reach::Maps(Maps::new(parts)?))
 }
 
-/// What every SMMU of its devices can do.
+/// A virtual SMMU in front of every SMMU of its devices.
 fn virtual_smmu(flush: NestedFlush, plan: &VmPlan) -> VirtualSmmu {
-    let most = Ability { has_asid16: true, is_terminate_only: true, has_range_invalidation: true, oas_bits: 48 };
+    let most = Ability { has_asid16: true, is_terminate_only: false, has_range_invalidation: true, oas_bits: 48 };
     let each = plan.devices.iter().filter_map(|device| {
         smmu::with(device.grant.stream().smmu, |driver| {
             let features = driver.features();
@@ -214,12 +214,7 @@ fn virtual_smmu(flush: NestedFlush, plan: &VmPlan) -> VirtualSmmu {
             }
         })
     });
-    let ability = each.fold(most, |all, one| Ability {
-        has_asid16: all.has_asid16 && one.has_asid16,
-        is_terminate_only: all.is_terminate_only && one.is_terminate_only,
-        has_range_invalidation: all.has_range_invalidation && one.has_range_invalidation,
-        oas_bits: all.oas_bits.min(one.oas_bits),
-    });
+    let ability = each.fold(most, Ability::of_both);
     VirtualSmmu::new(flush, ability)
 }
 

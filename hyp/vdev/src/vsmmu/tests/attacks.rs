@@ -161,6 +161,16 @@ fn fields_that_do_not_exist_are_ignored() {
     }
 }
 
+/// Would miss: an SMMU in front of two that promises what one of them cannot do, or makes an entry that one refuses.
+#[test]
+fn two_smmus_have_what_both_have() {
+    let old = Ability { has_asid16: false, is_terminate_only: false, has_range_invalidation: false, oas_bits: 44 };
+    let both = Ability { has_asid16: false, is_terminate_only: true, has_range_invalidation: false, oas_bits: 39 };
+    // TERM_MODEL = 1 makes CD.A = 0 ILLEGAL (5.4.2); without it both values may be.
+    assert_eq!((ABILITY.of_both(old), old.of_both(ABILITY)), (both, both));
+    assert_eq!((ABILITY.of_both(ABILITY), old.of_both(old)), (ABILITY, old));
+}
+
 proptest! {
     /// Would miss: a command of any bits with an effect on anything but this VM's translations and streams.
     #[test]
