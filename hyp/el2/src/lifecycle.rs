@@ -201,6 +201,10 @@ fn reset_gic(vm: &Vm) {
 
 /// Takes the devices back, and with them the RAM. False when a flush did not complete: the RAM is quarantined.
 fn release_devices(vm: &Vm) -> bool {
+    // First: an event that is still to be delivered finds no queue of the guest's, whatever its RAM is by then.
+    if let Some(vsmmu) = &vm.vsmmu {
+        vsmmu.lock().reset();
+    }
     let Some(mut ram) = vm.retire_ram() else { return false };
     let mut space = vm.dma.maps().map(Maps::retire);
     vm.bridge.lock().detach(vm, &mut ram, &mut space);
@@ -221,9 +225,6 @@ fn reset_devices(vm: &Vm) {
     let mut serial = vm.serial.lock();
     serial.uart.reset();
     drop(serial);
-    if let Some(vsmmu) = &vm.vsmmu {
-        vsmmu.lock().reset();
-    }
     for device in vm.devices() {
         let Some(home) = vm.cpus().next() else { return };
         if let Some(interrupt) = device.interrupt
