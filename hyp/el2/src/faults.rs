@@ -3,15 +3,15 @@
 use bulkhead_core::{
     addr::{Iova, Ipa},
     ids::{PciFunction, SmmuId, StreamId, StreamKey},
-    vplat,
+    vplat::{self, VMS_MAX},
 };
-use bulkhead_smmu::{Event, FaultBudget, StreamInfo, Verdict};
+use bulkhead_smmu::{EVENT_WORDS, Event, FaultBudget, Verdict};
 use bulkhead_vdev::virtio_iommu::Fault;
 use log::{error, warn};
 
 use crate::{lock::Mutex, percpu::PerCpu, smmu, time, viommu, vm, vm::Vm, vsmmu};
 
-/// Events handled at a time, with the SMMU's lock held.
+/// Events read at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
 /// Times that one interrupt does so: four full queues.
 const ROUNDS_MAX: usize = 128;
@@ -30,16 +30,22 @@ pub fn event_interrupt(id: SmmuId) {
 
 /// Handles what is in the queue. Whether there is more.
 fn poll(id: SmmuId) -> bool {
-    // Delivered once the driver is let go: a virtual SMMU's lock comes before a physical one's.
+    // Delivered once the driver is let go: a virtual SMMU's lock comes before a physical one's. Told of then as well: no
+    // VM's flush waits for the console.
     let mut for_guests = ForGuests::new();
+    let mut ours = heapless::Vec::<([u64; EVENT_WORDS], bool), { EVENTS_AT_A_TIME as usize }>::new();
     let polled = smmu::with(id, |driver| {
         driver.poll_events(EVENTS_AT_A_TIME, |event, owner| {
             if !collect(id, event, &mut for_guests) {
-                report(id, event, owner);
+                // As many as are read.
+                let _ = ours.push((event.raw, owner.is_some()));
             }
         })
     });
     deliver(&for_guests);
+    for (raw, has_owner) in &ours {
+        report(id, &Event::decode(*raw), *has_owner);
+    }
     let Some(polled) = polled else { return false };
     if polled.has_overflowed {
         warn!("smmu {}: the event queue overflowed, faults were lost", id.0);
@@ -107,13 +113,18 @@ pub fn drain(id: SmmuId) {
 }
 
 /// The last line, so that a burst of faults in one page is one line.
-static LAST: Mutex<Last> =
-    Mutex::new(Last { key: None, line_us: 0, repeats: 0, lines: FaultBudget::new(LINES_PER_SECOND, 1_000_000) });
+static LAST: Mutex<Last> = Mutex::new(Last {
+    key: None,
+    line_us: 0,
+    repeats: 0,
+    lines: [FaultBudget::new(LINES_PER_SECOND, 1_000_000); VMS_MAX + 1],
+});
 
 /// How long after a line the same fault is part of it, in microseconds.
 const REPEAT_US: u64 = 100_000;
 
-/// Lines a second, all devices together; what is over it is counted (`smmu` in the shell).
+/// Lines a second of each VM, and of all devices in none; what is over it is counted (`smmu` in the shell). One VM's
+/// faults do not keep another's from being shown.
 const LINES_PER_SECOND: u32 = 32;
 
 /// What makes two faults the same for a reader: stream, page, kind of access, reason.
@@ -123,13 +134,16 @@ struct Last {
     key: Option<Key>,
     line_us: u64,
     repeats: u64,
-    lines: FaultBudget,
+    /// By VM; the last is nobody's.
+    lines: [FaultBudget; VMS_MAX + 1],
 }
 
-fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
+fn report(smmu: SmmuId, event: &Event, has_owner: bool) {
     let page = event.iova.map_or(0, |iova| iova.as_u64() >> 12);
     let is_write = event.access.is_some_and(|access| access.is_write);
     let key = (StreamKey { smmu, stream: event.stream }, page, is_write, event.reason.number());
+    let found = vm::of_stream(key.0);
+    let name = found.map_or(if has_owner { "?" } else { "none" }, |(vm, _)| vm.name());
     let mut last = LAST.lock();
     let now_us = time::now_us();
     if last.key == Some(key) && now_us - last.line_us < REPEAT_US {
@@ -138,12 +152,16 @@ fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
     }
     let repeats = core::mem::take(&mut last.repeats);
     (last.key, last.line_us) = (Some(key), now_us);
-    let verdict = last.lines.take(now_us);
+    let [lines @ .., nobodys] = &mut last.lines;
+    let lines = found.and_then(|(vm, _)| lines.get_mut(vm.id.index())).unwrap_or(nobodys);
+    let verdict = lines.take(now_us);
     drop(last);
     match verdict {
         Verdict::Report => (),
         Verdict::Silence => {
-            warn!("more than {LINES_PER_SECOND} fault lines a second: further ones are counted but not shown");
+            warn!(
+                "vm={name}: more than {LINES_PER_SECOND} fault lines a second: further ones are counted but not shown"
+            );
             return;
         }
         Verdict::Drop => return,
@@ -151,9 +169,7 @@ fn report(smmu: SmmuId, event: &Event, owner: Option<&StreamInfo>) {
     if repeats != 0 {
         warn!("the fault before came {repeats} times more in its page");
     }
-    let found = vm::of_stream(StreamKey { smmu, stream: event.stream });
     let function = found.and_then(|(vm, place)| Some(vm.devices().nth(place)?.function));
-    let name = found.map_or(if owner.is_some() { "?" } else { "none" }, |(vm, _)| vm.name());
     let iova = Address(event.iova.map(|iova| iova.as_u64()));
     let access = match event.access {
         Some(access) if access.is_fetch => "fetch",

@@ -29,7 +29,7 @@ mod wait;
 
 pub use budget::{FaultBudget, Verdict};
 pub use error::Error;
-pub use event::{Event, Reason};
+pub use event::{EVENT_WORDS, Event, Reason};
 pub use features::{FeatureError, Features};
 pub use gerror::GerrorReport;
 pub use platform::Platform;
