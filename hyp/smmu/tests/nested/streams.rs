@@ -31,7 +31,8 @@ pub fn physical(vm: usize, stream: u32) -> StreamId {
 impl Streams<'_> {
     fn send(&mut self) {
         let work = self.batch.close(self.policy);
-        let sent = self.smmu.submit_stage1(self.vmid, work.iter());
+        let at_once = work.only().and_then(|flush| self.smmu.submit_stage1_at_once(self.vmid, flush));
+        let sent = at_once.map_or_else(|| self.smmu.submit_stage1(self.vmid, work.iter()), Ok);
         if sent.and_then(|ticket| self.smmu.wait(ticket)).is_err() {
             self.batch.fail();
         }
