@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Jump {
     /// The line that it comes after, as `expected.txt` says lines.
     after: String,
-    /// The symbol that it leads to.
+    /// The symbol that it leads to, or a function's path.
     to: String,
 }
 
@@ -43,7 +43,8 @@ impl Jump {
     pub fn run(&self, elf: &[u8], base: u64, socket: &Path) -> Result<()> {
         let address = |name: &str| -> Result<u64> {
             let file = object::File::parse(elf).context("the hypervisor's ELF file")?;
-            let symbol = file.symbols().find(|symbol| symbol.name() == Ok(name));
+            let is_it = |found: &str| found == name || format!("{:#}", rustc_demangle::demangle(found)) == name;
+            let symbol = file.symbols().find(|symbol| symbol.name().is_ok_and(is_it));
             Ok(base + symbol.with_context(|| format!("the hypervisor has no symbol {name}"))?.address())
         };
         let (caught_at, target) = (address(CAUGHT_AT)?, address(&self.to)?);

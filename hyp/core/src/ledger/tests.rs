@@ -276,6 +276,8 @@ fn refuses_devices_that_cannot_be_contained() {
     assert_eq!(no_smmu.error(nested), PlanError::NoStage1 { function: at(8), smmu: 0 });
     no_smmu.smmus = vec![Some(SmmuAbility { is_coherent: false, ..ABILITY })];
     assert_eq!(no_smmu.error(nested), PlanError::NotCoherent { function: at(8), smmu: 0 });
+    let virtio = |vm: &mut VmRecord| vm.devices[0].dma_mode = dma_mode::VIRTIO_IOMMU;
+    assert_eq!(no_smmu.error(virtio), PlanError::NotCoherent { function: at(8), smmu: 0 });
     no_smmu.smmus = vec![Some(SmmuAbility { stream_bits: 3, ..ABILITY })];
     assert!(matches!(no_smmu.error(|_| {}), PlanError::StreamTooLarge { bits: 3, .. }));
     no_smmu.smmus = vec![Some(SmmuAbility { output_bits: 30, ..ABILITY })];

@@ -29,13 +29,10 @@ pub fn physical(vm: usize, stream: u32) -> StreamId {
 }
 
 impl Streams<'_> {
-    fn send(&mut self) {
+    fn send(&mut self) -> Result<(), HostFailed> {
         let work = self.batch.close(self.policy);
-        let at_once = work.only().and_then(|flush| self.smmu.submit_stage1_at_once(self.vmid, flush));
-        let sent = at_once.map_or_else(|| self.smmu.submit_stage1(self.vmid, work.iter()), Ok);
-        if sent.and_then(|ticket| self.smmu.wait(ticket)).is_err() {
-            self.batch.fail();
-        }
+        let ticket = self.smmu.submit_stage1(self.vmid, work.iter()).map_err(|_| HostFailed)?;
+        self.smmu.wait(ticket).map(drop).map_err(|_| HostFailed)
     }
 }
 
@@ -55,11 +52,11 @@ impl Host for Streams<'_> {
     fn flush(&mut self, flush: Stage1Flush) {
         self.batch.add(flush);
         if self.policy.closes_each() {
-            self.send();
+            // As a failed SYNC would, the guest's own says so.
+            let _ = self.send();
         }
     }
     fn sync(&mut self) -> Result<(), HostFailed> {
-        self.send();
-        if self.batch.take_failure() { Err(HostFailed) } else { Ok(()) }
+        self.send()
     }
 }
