@@ -51,6 +51,10 @@ impl Guest {
         PhysAddr::new(self.frames.as_u64() + (ipa.as_u64() - self.ipa.as_u64()))
     }
 
+    fn has(&self, ipa: Ipa) -> bool {
+        ipa.as_u64().checked_sub(self.ipa.as_u64()).is_some_and(|offset| offset / PAGE_SIZE < self.pages)
+    }
+
     /// A page of its memory that was not taken before: zeroes.
     ///
     /// # Panics
@@ -81,14 +85,19 @@ impl Guest {
         (page.as_u64() | LEAF | write) & !global
     }
 
-    /// Stores the leaf of `va`'s page in the table at `root`; tables in between are made.
+    /// Stores the leaf of `va`'s page in the table at `root`; tables in between are made. Where one of those that are there
+    /// leads out of the guest's memory, nothing is stored.
     pub fn store_leaf(&mut self, root: Ipa, va: u64, leaf: u64) {
         let mut table = root;
         for level in 1..3 {
             let slot = Self::slot(table, va, level);
             let next = self.read(slot);
             table = if next & 3 == 3 {
-                Ipa::new(next & 0x0000_ffff_ffff_f000)
+                let next = Ipa::new(next & 0x0000_ffff_ffff_f000);
+                if !self.has(next) {
+                    return;
+                }
+                next
             } else {
                 let fresh = self.take_page();
                 self.write(slot, fresh.as_u64() | 3);

@@ -185,7 +185,12 @@ impl World {
                 own.ram.point(which, table);
                 // CMD_CFGI_CD, CD_ALL, STE: each has a descriptor forgotten.
                 let opcode = [0x05, 0x06, 0x03][self.random(3)];
-                self.send(vm, &VIRTUAL.map(|stream| [opcode | u64::from(stream) << 32, 1]))?;
+                let mut commands = VIRTUAL.map(|stream| [opcode | u64::from(stream) << 32, 1]).to_vec();
+                if self.random(2) == 0 {
+                    // One translation as well, of nobody's.
+                    commands.push([0x12 | 0xff << 48, VA]);
+                }
+                self.send(vm, &commands)?;
                 self.look(vm, 0..SLOTS / 4)
             }
             _ => {

@@ -60,3 +60,17 @@ fn a_queue_out_of_ram_is_a_global_error() {
     vm.record([1; 4]);
     assert_eq!((vm.read(0x60), vm.smmu.take_interrupts()), (0, Interrupts::GERROR));
 }
+
+/// Would miss: an event of a VM's last boot that is written into the RAM of its next.
+#[test]
+fn an_event_after_reset_is_lost() {
+    let mut vm = Vm::new();
+    vm.write_double(0xa0, EVENTQ | 3);
+    vm.write(0x20, 0b100);
+    vm.record([7, 0, 0, 0]);
+    assert_eq!((vm.get(EVENTQ), vm.read(0x1_00a8)), (7, 1));
+    vm.put(EVENTQ, &[0]);
+    vm.smmu.reset();
+    vm.record([7, 0, 0, 0]);
+    assert_eq!((vm.get(EVENTQ), vm.read(0x1_00a8)), (0, 0));
+}
