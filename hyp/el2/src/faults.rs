@@ -30,19 +30,16 @@ pub fn event_interrupt(id: SmmuId) {
 
 /// Handles what is in the queue. Whether there is more.
 fn poll(id: SmmuId) -> bool {
-    // Delivered once the driver is let go: a virtual SMMU's lock comes before a physical one's. Told of then as well: no
-    // VM's flush waits for the console.
-    let mut for_guests = ForGuests::new();
+    // Told of once the driver is let go: no VM's flush waits for the console.
     let mut ours = heapless::Vec::<([u64; EVENT_WORDS], bool), { EVENTS_AT_A_TIME as usize }>::new();
     let polled = smmu::with(id, |driver| {
         driver.poll_events(EVENTS_AT_A_TIME, |event, owner| {
-            if !collect(id, event, &mut for_guests) {
+            if !hand_over(id, event) {
                 // As many as are read.
                 let _ = ours.push((event.raw, owner.is_some()));
             }
         })
     });
-    deliver(&for_guests);
     for (raw, has_owner) in &ours {
         report(id, &Event::decode(*raw), *has_owner);
     }
@@ -60,18 +57,29 @@ fn poll(id: SmmuId) -> bool {
 }
 
 /// What a guest is told of an event.
-enum Told {
+pub enum Told {
     /// A record for the event queue of its SMMU.
     Record([u64; 4]),
     /// A fault for its virtio IOMMU.
     Fault(Fault),
 }
 
-/// As many as are handled at a time, with the VM that each is for.
-type ForGuests = heapless::Vec<(&'static Vm, Told), { EVENTS_AT_A_TIME as usize }>;
+/// Events of one VM that can wait for it to be told: as many as the queue of its SMMU holds. Further ones are lost, counted,
+/// and an overflow to the guest.
+const WAITING: usize = 128;
 
-/// Takes note of an event that a guest is to see; false for one that is ours alone, or for both.
-fn collect(smmu: SmmuId, event: &Event, for_guests: &mut ForGuests) -> bool {
+/// What one VM is to be told.
+#[derive(Default)]
+pub struct Waiting {
+    events: heapless::Deque<Told, WAITING>,
+    has_lost: bool,
+    /// Events that found no room.
+    pub lost: u64,
+}
+
+/// Leaves an event that a guest is to see to a CPU of its own: a lock that a VM's vCPUs keep busy is waited for by that
+/// VM. False for an event that is ours alone, or for both.
+fn hand_over(smmu: SmmuId, event: &Event) -> bool {
     let Some((vm, place)) = vm::of_stream(StreamKey { smmu, stream: event.stream }) else { return false };
     let stream = vplat::virtual_stream(place);
     let told = if vm.vsmmu.is_some() {
@@ -83,20 +91,36 @@ fn collect(smmu: SmmuId, event: &Event, for_guests: &mut ForGuests) -> bool {
     };
     let Some(told) = told else { return false };
     let is_its_own = matches!(told, Told::Record(_)) && event.stage != Some(2);
-    // There is room for all.
-    let _ = for_guests.push((vm, told));
+    let mut waiting = vm.waiting.lock();
+    let was_empty = waiting.events.is_empty();
+    if waiting.events.push_back(told).is_err() {
+        (waiting.has_lost, waiting.lost) = (true, waiting.lost.wrapping_add(1));
+    }
+    drop(waiting);
+    if was_empty && let Some(home) = vm.cpus().next() {
+        home.kick();
+    }
     is_its_own
 }
 
-fn deliver(for_guests: &ForGuests) {
-    let cpu = PerCpu::current();
-    for (vm, told) in for_guests {
+/// Tells the VM of this CPU what waits for it.
+#[inline(never)]
+pub fn tell(cpu: &'static PerCpu, vm: &'static Vm) {
+    for _ in 0..WAITING {
+        let mut waiting = vm.waiting.lock();
+        let (told, has_lost) = (waiting.events.pop_front(), core::mem::take(&mut waiting.has_lost));
+        drop(waiting);
+        if has_lost && let Some(vsmmu) = &vm.vsmmu {
+            vsmmu.lock().lose();
+        }
         match (told, &vm.vsmmu, &vm.viommu) {
-            (Told::Record(record), Some(vsmmu), _) => vsmmu::deliver(vsmmu, cpu, vm, *record),
-            (Told::Fault(fault), _, Some(viommu)) => viommu::gate::deliver(viommu, cpu, vm, fault),
+            (None, ..) => return,
+            (Some(Told::Record(record)), Some(vsmmu), _) => vsmmu::deliver(vsmmu, cpu, vm, record),
+            (Some(Told::Fault(fault)), _, Some(viommu)) => viommu::gate::deliver(viommu, cpu, vm, &fault),
             _ => (),
         }
     }
+    cpu.kick();
 }
 
 /// The global error interrupt of one SMMU.

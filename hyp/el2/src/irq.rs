@@ -101,9 +101,9 @@ fn own(cpu: &'static PerCpu, interrupt: IntId) {
             panic::stop();
         }
         cpu.deactivate_asked();
-        if let Some(&(vm, vcpu)) = cpu.vcpu.get()
-            && vm.is_inside(vcpu)
-        {
+        let Some(&(vm, vcpu)) = cpu.vcpu.get() else { return };
+        faults::tell(cpu, vm);
+        if vm.is_inside(vcpu) {
             virtual_gic::with(cpu, vm, vcpu, |_| ((), Effects::default()));
         }
         return;

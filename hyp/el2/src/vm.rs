@@ -31,8 +31,8 @@ use log::error;
 use spin::Once;
 
 use crate::{
-    bridge::Bridge, guest_memory::GuestRam, lock::Mutex, percpu, percpu::Task, reach::Reach, tables::GuestTables,
-    viommu::VirtualIommu, vsmmu::VirtualSmmu,
+    bridge::Bridge, faults::Waiting, guest_memory::GuestRam, lock::Mutex, percpu, percpu::Task, reach::Reach,
+    tables::GuestTables, viommu::VirtualIommu, vsmmu::VirtualSmmu,
 };
 
 /// A passed-through function.
@@ -150,6 +150,8 @@ pub struct Vm {
     pub vsmmu: Option<Mutex<VirtualSmmu>>,
     /// The virtio IOMMU, if its devices are behind one.
     pub viommu: Option<Mutex<VirtualIommu>>,
+    /// What either is to tell the guest.
+    pub waiting: Mutex<Waiting>,
     /// Power states of the vCPUs.
     pub psci: Mutex<Psci>,
     /// CNTVOFF_EL2 of its vCPUs.
@@ -217,6 +219,7 @@ impl Vm {
             bridge: Mutex::new(parts.bridge),
             vsmmu: parts.vsmmu.map(Mutex::new),
             viommu: parts.viommu.map(Mutex::new),
+            waiting: Mutex::new(Waiting::default()),
             psci: Mutex::new(parts.psci),
             counter_offset: AtomicU64::new(0),
             boots: AtomicU64::new(0),

@@ -59,6 +59,11 @@ impl VirtualSmmu {
         self.policy.reset();
     }
 
+    /// Events for the guest were lost.
+    pub fn lose(&mut self) {
+        self.device.lose();
+    }
+
     /// The guest reads a register.
     pub fn read(&self, offset: u64, width: Width) -> u64 {
         self.device.read(offset, width)

@@ -102,7 +102,10 @@ fn virtual_smmus() {
             let Stage1Tally { page, range, asid, all } = tally;
             say!("  {what}: page {page} range {range} asid {asid} all {all}");
         }
-        say!("  batches {syncs}, empty ones {nothing}; policy switches {switches}");
+        say!(
+            "  batches {syncs}, empty ones {nothing}; policy switches {switches}; events lost {}",
+            vm.waiting.lock().lost
+        );
     }
 }
 

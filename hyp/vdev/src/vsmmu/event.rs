@@ -27,10 +27,7 @@ impl Vsmmu {
         }
         let Some(event) = self.explain(event, memory) else { return };
         if queue.is_full(producer, consumer) {
-            if (producer ^ consumer) & OVERFLOW == 0 {
-                self.registers.set(offset::EVENTQ_PROD, producer ^ OVERFLOW);
-            }
-            return;
+            return self.lose();
         }
         match memory.words(queue.at(producer), event.len()) {
             Some(words) => words.iter().zip(event).for_each(|(word, value)| word.set(value)),
@@ -39,6 +36,16 @@ impl Vsmmu {
         self.registers.set(offset::EVENTQ_PROD, producer & OVERFLOW | queue.advance(producer, 1));
         if queue.index(producer ^ consumer) == 0 {
             self.raise_eventq(memory);
+        }
+    }
+
+    /// Events were lost, for want of room in the queue or before they came to it: one flag until the guest has seen it.
+    pub fn lose(&mut self) {
+        let (producer, consumer) = (self.registers.word(offset::EVENTQ_PROD), self.registers.word(offset::EVENTQ_CONS));
+        if self.registers.fields::<CR0::Register>(offset::CR0ACK).is_set(CR0::EVENTQEN)
+            && (producer ^ consumer) & OVERFLOW == 0
+        {
+            self.registers.set(offset::EVENTQ_PROD, producer ^ OVERFLOW);
         }
     }
 }

@@ -43,6 +43,23 @@ fn a_full_queue_overflows_once() {
     assert_eq!(vm.get(EVENTQ), 7);
 }
 
+/// Would miss: events that were lost before they came to the queue, and that the guest is not told of, or is while its
+/// queue is off.
+#[test]
+fn what_was_lost_on_the_way_is_an_overflow() {
+    let mut off = Vm::new();
+    off.smmu.lose();
+    assert_eq!(off.read(0x1_00a8), 0);
+    let mut vm = Driver::probe().vm;
+    for expected in [1 << 31, 1 << 31] {
+        vm.smmu.lose();
+        assert_eq!(vm.read(0x1_00a8), expected);
+    }
+    acknowledge(&mut vm);
+    vm.smmu.lose();
+    assert_eq!(vm.read(0x1_00a8), 0);
+}
+
 /// Would miss: a queue outside of RAM that is written, or not told of; events of a queue that is off.
 #[test]
 fn a_queue_out_of_ram_is_a_global_error() {
