@@ -38,9 +38,19 @@ impl<'b> Stage1Work<'b> {
     pub fn only(&self) -> Option<Stage1Flush> {
         match (self.is_all, self.asids, self.runs) {
             (false, [], [run]) if !run.is_paged => Some(run.command()),
+            (false, [asid], []) => Some(Stage1Flush::Asid(*asid)),
             (true, [], []) => Some(Stage1Flush::All),
+            (false, [], runs) => Self::only_of(runs),
             _ => None,
         }
+    }
+
+    /// The one of `runs` that took the others in.
+    #[inline(never)]
+    fn only_of(runs: &[Stretch]) -> Option<Stage1Flush> {
+        let mut left = runs.iter().filter(|stretch| stretch.run.first < stretch.run.end);
+        let only = left.next().filter(|stretch| !stretch.is_paged)?;
+        left.next().is_none().then(|| only.command())
     }
 
     /// The commands. [`Stage1Flush::Pages`] are each what one command can say: `1` page, or `(num + 1) << scale` with
