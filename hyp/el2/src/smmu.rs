@@ -64,7 +64,6 @@ impl Platform for Hardware {
         // SAFETY: the driver only passes addresses inside what `alloc` gave it, aligned to 8.
         unsafe { memory_word(at).read_volatile() }
     }
-    #[inline(always)]
     fn write_memory(&mut self, at: PhysAddr, value: u64) {
         // SAFETY: the driver only passes addresses inside what `alloc` gave it, aligned to 8.
         unsafe { memory_word(at).write_volatile(value) }

@@ -195,7 +195,7 @@ impl Cmdq {
         u32::from_le_bytes([a, b, c, d])
     }
 
-    #[inline(always)]
+    #[inline]
     fn slot(&self, position: u64) -> PhysAddr {
         const SHIFT: u32 = COMMAND_BYTES.trailing_zeros();
         // The queue is aligned to its size.
@@ -359,7 +359,7 @@ impl Cmdq {
     }
 
     /// Puts the next command of a batch in, of at most [`capacity`](Self::capacity).
-    #[inline(always)]
+    #[inline]
     pub(crate) fn push<P: Platform>(&mut self, platform: &mut P, command: [u64; 2]) {
         self.write_words(platform, self.slot(self.put), command);
         self.put += 1;
@@ -371,7 +371,6 @@ impl Cmdq {
         platform.write_memory(PhysAddr::new(slot.as_u64().wrapping_add(8)), high);
     }
 
-    #[inline(always)]
     fn write_words<P: Platform>(&self, platform: &mut P, slot: PhysAddr, words: [u64; 2]) {
         Self::store(platform, slot, words);
         if !self.is_coherent {
