@@ -71,6 +71,7 @@ struct Ground {
 
 /// A VM's DMA maps.
 pub struct Maps {
+    id: VmId,
     settings: Dmamap,
     name: Name,
     ram: AddrRange<Ipa>,
@@ -135,6 +136,7 @@ impl Maps {
         let (storage, pool) = Storage::new(parts.id, &sizes).ok_or(refused)?;
         let mut maps = Self {
             settings: parts.settings,
+            id: parts.id,
             name: parts.name,
             ram: parts.ram,
             phys: parts.phys,
@@ -162,6 +164,11 @@ impl Maps {
     /// Its tag in TLBs.
     pub const fn vmid(&self) -> Vmid {
         self.config.vmid
+    }
+
+    /// Which VM.
+    pub const fn id(&self) -> VmId {
+        self.id
     }
 
     /// The VM's name.

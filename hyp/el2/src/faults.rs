@@ -3,13 +3,13 @@
 use bulkhead_core::{
     addr::{Iova, Ipa},
     ids::{PciFunction, SmmuId, StreamId, StreamKey},
-    vplat::{self, VMS_MAX},
+    vplat,
 };
-use bulkhead_smmu::{EVENT_WORDS, Event, FaultBudget, Verdict};
+use bulkhead_smmu::{EVENT_WORDS, Event, Verdict};
 use bulkhead_vdev::virtio_iommu::Fault;
 use log::{error, warn};
 
-use crate::{lock::Mutex, percpu::PerCpu, smmu, time, viommu, vm, vm::Vm, vsmmu};
+use crate::{lines, lock::Mutex, percpu::PerCpu, smmu, time, viommu, vm, vm::Vm, vsmmu};
 
 /// Events read at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
@@ -137,19 +137,10 @@ pub fn drain(id: SmmuId) {
 }
 
 /// The last line, so that a burst of faults in one page is one line.
-static LAST: Mutex<Last> = Mutex::new(Last {
-    key: None,
-    line_us: 0,
-    repeats: 0,
-    lines: [FaultBudget::new(LINES_PER_SECOND, 1_000_000); VMS_MAX + 1],
-});
+static LAST: Mutex<Last> = Mutex::new(Last { key: None, line_us: 0, repeats: 0 });
 
 /// How long after a line the same fault is part of it, in microseconds.
 const REPEAT_US: u64 = 100_000;
-
-/// Lines a second of each VM, and of all devices in none; what is over it is counted (`smmu` in the shell). One VM's
-/// faults do not keep another's from being shown.
-const LINES_PER_SECOND: u32 = 32;
 
 /// What makes two faults the same for a reader: stream, page, kind of access, reason.
 type Key = (StreamKey, u64, bool, u8);
@@ -158,8 +149,6 @@ struct Last {
     key: Option<Key>,
     line_us: u64,
     repeats: u64,
-    /// By VM; the last is nobody's.
-    lines: [FaultBudget; VMS_MAX + 1],
 }
 
 fn report(smmu: SmmuId, event: &Event, has_owner: bool) {
@@ -176,15 +165,13 @@ fn report(smmu: SmmuId, event: &Event, has_owner: bool) {
     }
     let repeats = core::mem::take(&mut last.repeats);
     (last.key, last.line_us) = (Some(key), now_us);
-    let [lines @ .., nobodys] = &mut last.lines;
-    let lines = found.and_then(|(vm, _)| lines.get_mut(vm.id.index())).unwrap_or(nobodys);
-    let verdict = lines.take(now_us);
     drop(last);
-    match verdict {
+    match lines::take(found.map(|(vm, _)| vm.id)) {
         Verdict::Report => (),
         Verdict::Silence => {
             warn!(
-                "vm={name}: more than {LINES_PER_SECOND} fault lines a second: further ones are counted but not shown"
+                "vm={name}: more than {} fault lines a second: further ones are counted but not shown",
+                lines::PER_SECOND
             );
             return;
         }

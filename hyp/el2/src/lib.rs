@@ -22,6 +22,7 @@ pub mod instructions;
 pub mod irq;
 pub mod keyboard;
 pub mod lifecycle;
+pub mod lines;
 pub mod lock;
 pub mod memory;
 pub mod mmu;

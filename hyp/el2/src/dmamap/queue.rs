@@ -10,10 +10,9 @@ use bulkhead_dma::{
 use bulkhead_ring::Loads;
 use bulkhead_vdev::dmamap::Ring;
 use heapless::Vec;
-use log::{error, info};
 
 use super::{Maps, walker::Walker};
-use crate::{smmu, sysreg, time};
+use crate::{lines, smmu, sysreg, time};
 
 /// What a channel's lock holds.
 pub struct Slot {
@@ -79,15 +78,8 @@ impl Queue {
             return Ok(false);
         };
         if let Some(switch) = self.policy.take_switch() {
-            info!(
-                "vm {} channel {}: flushes by {:?} instead of {:?}, {} ns instead of {}",
-                maps.name(),
-                self.channel.number(),
-                switch.to,
-                switch.from,
-                switch.to_ns,
-                switch.from_ns
-            );
+            let part = format_args!(" channel {}", self.channel.number());
+            lines::switch(maps.id(), maps.name(), part, &switch);
         }
         let commands = self.policy.counters().commands();
         let begin = time::ticks_relaxed();
@@ -95,7 +87,8 @@ impl Queue {
         let is_settled = match flushed {
             Ok(epoch) => self.channel.batch_mut().accept(&epoch).is_ok(),
             Err(problem) => {
-                error!("vm {} channel {}: {problem}", maps.name(), self.channel.number());
+                let part = format_args!(" channel {}", self.channel.number());
+                lines::problem(maps.id(), maps.name(), part, &problem);
                 false
             }
         };

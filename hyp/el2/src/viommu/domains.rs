@@ -14,13 +14,13 @@ use bulkhead_dma::{
     tree::Entry,
 };
 use bulkhead_vdev::virtio_iommu::{self as device, Domains, Failed, MapRefused, NoTables, Range, Reach, Splits};
-use log::{error, info};
+use log::error;
 
 use super::IommuError;
 use crate::{
     arena::{Array, frames_for},
     dmamap::Walker,
-    frames, memory, smmu, sysreg,
+    frames, lines, memory, smmu, sysreg,
     vm::Vm,
 };
 
@@ -179,11 +179,10 @@ impl Acting<'_> {
             smmus.iter().map(|smmu| Walker::new(*smmu, vmid)).collect();
         let flushed = domain.flush(arena, &mut walkers);
         if let Some(switch) = domain.take_switch() {
-            let (name, vmid) = (self.vm.name(), vmid.as_u16());
-            info!("vm {name} vmid {vmid}: flushes by {:?} instead of {:?}", switch.to, switch.from);
+            lines::switch(self.vm.id, self.vm.name(), format_args!(" vmid {}", vmid.as_u16()), &switch);
         }
         flushed.map_err(|problem| {
-            error!("vm {}: {problem}", self.vm.name());
+            lines::problem(self.vm.id, self.vm.name(), format_args!(""), &problem);
             Failed
         })
     }
@@ -238,7 +237,8 @@ impl Domains for Acting<'_> {
             config.map_or(Ok(()), |config| driver.attach(stream, &config))
         })
         .map_err(|problem| {
-            error!("vm {}: device {}: {problem}", self.vm.name(), own.function);
+            let part = format_args!(": device {}", own.function);
+            lines::problem(self.vm.id, self.vm.name(), part, &problem);
             Failed
         })
     }

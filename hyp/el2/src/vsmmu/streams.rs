@@ -8,9 +8,9 @@ use bulkhead_core::{
 use bulkhead_dma::flush::{Stage1Batch, Stage1Policy, Stage1Switch, Stage1Work};
 use bulkhead_smmu::{Error, Ticket};
 use bulkhead_vdev::vsmmu::{Host, HostFailed};
-use log::{error, info};
 
 use crate::{
+    lines,
     smmu::{self, NotFlushed},
     sysreg,
     vm::{Device, Vm},
@@ -44,7 +44,8 @@ impl Streams<'_> {
     ) -> Result<(), HostFailed> {
         let device = self.device(stream).ok_or(HostFailed)?;
         smmu::flush_with(device.stream.smmu, |driver| act(driver, device.stream.stream)).map_err(|problem| {
-            error!("vm {}: device {}: {problem}", self.vm.name(), device.function);
+            let part = format_args!(": device {}", device.function);
+            lines::problem(self.vm.id, self.vm.name(), part, &problem);
             HostFailed
         })
     }
@@ -55,7 +56,7 @@ impl Streams<'_> {
         sysreg::dsb_ish();
         let work = self.batch.close(self.policy);
         if let Err(problem) = tell(self.vm, self.vm.smmus(), &work) {
-            error!("vm {}: {problem}", self.vm.name());
+            lines::problem(self.vm.id, self.vm.name(), format_args!(""), &problem);
             self.batch.fail();
         }
     }
@@ -63,13 +64,11 @@ impl Streams<'_> {
     /// A change of policy, for the trace.
     #[cold]
     fn tell_switch(&mut self) {
-        let Some(Stage1Switch { asid, from, to, from_ns, to_ns }) = self.policy.take_switch() else { return };
-        let name = self.vm.name();
+        let Some(Stage1Switch { asid, switch }) = self.policy.take_switch() else { return };
+        let tell = |part| lines::switch(self.vm.id, self.vm.name(), part, &switch);
         match asid {
-            Some(asid) => {
-                info!("vm {name} asid {asid}: flushes by {to:?} instead of {from:?}, {to_ns} ns instead of {from_ns}")
-            }
-            None => info!("vm {name}: flushes by {to:?} instead of {from:?}, {to_ns} ns instead of {from_ns}"),
+            Some(asid) => tell(format_args!(" asid {asid}")),
+            None => tell(format_args!("")),
         }
     }
 }

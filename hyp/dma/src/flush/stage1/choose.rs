@@ -7,7 +7,7 @@ use super::{
     stretch::{Stretch, Tag},
 };
 use crate::flush::{
-    Covering, Kind, Scope,
+    Covering, Kind, Scope, Switch,
     policy::{HYSTERESIS, PAGE_COMMANDS_MAX},
 };
 
@@ -132,7 +132,7 @@ impl Stage1Policy {
         let (from, to) = (way.kind, scope.kind());
         if from != to {
             way.kind = to;
-            self.switched = Some(Stage1Switch { asid: group.tag.asid(), from, to, from_ns, to_ns });
+            self.switched = Some(Stage1Switch { asid: group.tag.asid(), switch: Switch { from, to, from_ns, to_ns } });
             self.counters.switches = self.counters.switches.wrapping_add(1);
         }
         scope

@@ -5,7 +5,7 @@ use super::{
     stretch::Tag,
     ways::Ways,
 };
-use crate::flush::{Costs, Kind};
+use crate::flush::{Costs, Kind, Switch};
 
 /// How the manifest has it (`flush = ...`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,14 +23,8 @@ pub enum Stage1Mode {
 pub struct Stage1Switch {
     /// Which; `None` for flushes of all ASIDs.
     pub asid: Option<u16>,
-    /// What it did.
-    pub from: Kind,
-    /// What it does.
-    pub to: Kind,
-    /// Cost of its part of the batch by the old kind, in nanoseconds.
-    pub from_ns: u64,
-    /// And by the new one.
-    pub to_ns: u64,
+    /// What changed; costs are those of its part of the batch.
+    pub switch: Switch,
 }
 
 /// The flush policy of one VM's stage 1, by ASID.

@@ -5,7 +5,7 @@ use std::vec::Vec;
 use bulkhead_core::stage1::Stage1Flush;
 
 use super::{pages, policy, sent};
-use crate::flush::{Costs, Kind, Stage1Batch, Stage1Mode, Stage1Policy, Stage1Tally};
+use crate::flush::{Costs, Kind, Stage1Batch, Stage1Mode, Stage1Policy, Stage1Switch, Stage1Tally};
 
 /// Would miss: a fixed policy that the SMMU cannot carry out, or one that floods the queue.
 #[test]
@@ -90,8 +90,8 @@ fn churn_changes_over_once_it_has_paid_for_it() {
     // 20 pages cost 20,000; everything 1,000 and up to 512 refills of 60 the first time, 28 of them from then on.
     let first = (1..50).find(|_| scatter(&mut policy, 2, 20)).expect("it changes over");
     assert_eq!(first, 2);
-    let switch = policy.take_switch().expect("told");
-    assert_eq!((switch.asid, switch.from, switch.to), (Some(2), Kind::Page, Kind::Context));
+    let Stage1Switch { asid, switch } = policy.take_switch().expect("told");
+    assert_eq!((asid, switch.from, switch.to), (Some(2), Kind::Page, Kind::Context));
     assert!(switch.to_ns > switch.from_ns, "{switch:?}: paid by what went before");
     assert_eq!(policy.take_switch(), None);
     for _ in 0..20 {
@@ -101,8 +101,8 @@ fn churn_changes_over_once_it_has_paid_for_it() {
     assert_eq!((policy.kind(1), policy.kind(2), policy.kind(3)), (Some(Kind::Page), Some(Kind::Context), None));
     assert_eq!(policy.counters().switches, 1);
     assert!(!scatter(&mut policy, 2, 1));
-    let back = policy.take_switch().expect("told");
-    assert_eq!((back.asid, back.from, back.to), (Some(2), Kind::Context, Kind::Page));
+    let Stage1Switch { asid, switch: back } = policy.take_switch().expect("told");
+    assert_eq!((asid, back.from, back.to), (Some(2), Kind::Context, Kind::Page));
 }
 
 /// Would miss: an ASID that flaps between two kinds that cost nearly the same.
