@@ -300,8 +300,7 @@ impl Batch {
 
     /// Pages that a range command for each run covers.
     pub(super) fn covered_pages(&self) -> u64 {
-        let covered = |run: Run| super::Covering::of(run.pages()).map_or(u64::MAX, super::Covering::pages);
-        self.each_run().map(covered).fold(0, u64::saturating_add)
+        self.each_run().map(|run| super::Covering::reach(run.pages())).fold(0, u64::saturating_add)
     }
 
     fn each_run(&self) -> impl Iterator<Item = Run> + '_ {

@@ -182,7 +182,7 @@ impl Policy {
             Scope::Pages => self.costs.commands(batch.run_pages()),
             Scope::Runs => self.costs.commands(batch.runs().into()).saturating_add(beside(batch.covered_pages())),
             Scope::Range => {
-                let covered = super::Covering::of(batch.hull().pages()).map_or(u64::MAX, super::Covering::pages);
+                let covered = super::Covering::reach(batch.hull().pages());
                 self.costs.commands(1).saturating_add(beside(covered))
             }
             Scope::Context => self.costs.commands(1).saturating_add(self.costs.refills(live.entries)),

@@ -42,6 +42,9 @@ const UNITS: u64 = 32;
 const SCALE_MAX: u32 = 31;
 
 impl Covering {
+    /// Pages of the longest range.
+    pub const PAGES_MAX: u64 = UNITS << SCALE_MAX;
+
     /// The smallest range from the first page of a run of `pages` pages that covers it: at most 1/16 too long, since
     /// a unit is less than 1/16 of a run of more than 16 units. `None` past 2^36 pages, or for none.
     #[inline(always)]
@@ -59,6 +62,12 @@ impl Covering {
         let [num, ..] = (last >> scale).to_le_bytes();
         let [scale, ..] = scale.to_le_bytes();
         Some(Self::Range { num, scale })
+    }
+
+    /// Pages that the smallest range covers which covers `pages`; all that there are, where there is none.
+    #[inline(never)]
+    pub fn reach(pages: u64) -> u64 {
+        Self::of(pages).map_or(u64::MAX, Self::pages)
     }
 
     /// Pages that it covers.

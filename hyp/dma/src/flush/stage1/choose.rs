@@ -61,9 +61,8 @@ impl Stage1Policy {
                 Stage1Mode::Fixed(kind) => self.fixed(kind),
                 Stage1Mode::Each => Scope::Context,
             };
-            let commands = group.commands(scope).filter(|_| scope != Scope::Context);
-            is_narrow &= commands.is_some();
-            sent.add(&commands.unwrap_or_default());
+            is_narrow &= scope != Scope::Context && group.commands(scope) != u64::MAX;
+            sent.add(&group.tally(scope));
             pages = pages.saturating_add(group.pages);
             let way = self.ways.of(tag);
             way.flushed = match scope {
@@ -101,7 +100,10 @@ impl Stage1Policy {
         let own_live = if group.tag.owner() == Tag::ANY { live } else { way.flushed };
         let cost = |scope, live: u64| {
             let refills = costs.refills(group.beside(scope).min(live));
-            group.commands(scope).map_or(u64::MAX, |commands| costs.commands(commands.sum()).saturating_add(refills))
+            match group.commands(scope) {
+                u64::MAX => u64::MAX,
+                commands => costs.commands(commands).saturating_add(refills),
+            }
         };
 
         let pages_ns = if group.pages <= PAGE_COMMANDS_MAX { cost(Scope::Pages, 0) } else { u64::MAX };
@@ -112,7 +114,7 @@ impl Stage1Policy {
         };
         let (narrow, narrow_ns) = if is_paged { (Scope::Pages, pages_ns) } else { (Scope::Runs, runs_ns) };
 
-        let has_hull = has_ranges && group.commands(Scope::Range).is_some();
+        let has_hull = has_ranges && group.commands(Scope::Range) != u64::MAX;
         let (wide, cached) = if has_hull { (Scope::Range, own_live) } else { (Scope::Context, live) };
         let between = group.pages.saturating_add(RINGS);
         let wide_ns = cost(wide, cached.saturating_add(between));

@@ -18,12 +18,14 @@ pub(super) struct Group {
     /// Pages in the longest.
     longest: u64,
     hull: Run,
+    /// Pages of the one range that covers the hull.
+    covered: u64,
 }
 
 impl Group {
     pub(super) fn of(tag: Tag, runs: &[Stretch]) -> Self {
         let hull = Run { first: u64::MAX, end: 0 };
-        let mut group = Self { tag, runs: 0, singles: 0, pages: 0, longest: 0, hull };
+        let mut group = Self { tag, runs: 0, singles: 0, pages: 0, longest: 0, hull, covered: 0 };
         for stretch in runs.iter().filter(|run| run.tag == tag) {
             let pages = stretch.run.pages();
             group.runs = group.runs.wrapping_add(1);
@@ -32,39 +34,42 @@ impl Group {
             group.longest = group.longest.max(pages);
             group.hull = group.hull.hull(stretch.run);
         }
+        group.covered = Covering::reach(group.hull.pages());
         group
     }
 
-    /// Commands of a flush by `scope`; `None`: it cannot be said.
-    pub(super) fn commands(&self, scope: Scope) -> Option<Stage1Tally> {
-        let runs = u64::try_from(self.runs).ok()?;
-        let nothing = Stage1Tally::NONE;
+    /// Commands of a flush by `scope`; more than any queue holds where it cannot be said.
+    pub(super) const fn commands(&self, scope: Scope) -> u64 {
         match scope {
-            Scope::Nothing => Some(nothing),
-            Scope::Pages => Some(Stage1Tally { page: self.pages, ..nothing }),
-            Scope::Runs => {
-                let range = runs.saturating_sub(self.singles);
-                Covering::of(self.longest).map(|_| Stage1Tally { page: self.singles, range, ..nothing })
-            }
-            Scope::Range => Covering::of(self.hull.pages()).map(|covering| match covering {
-                Covering::Page => Stage1Tally { page: 1, ..nothing },
-                Covering::Range { .. } => Stage1Tally { range: 1, ..nothing },
-            }),
-            Scope::Context => Some(Stage1Tally { all: 1, ..nothing }),
+            Scope::Nothing => 0,
+            Scope::Pages => self.pages,
+            Scope::Runs if self.longest > Covering::PAGES_MAX => u64::MAX,
+            Scope::Runs => self.runs as u64,
+            Scope::Range if self.covered == u64::MAX => u64::MAX,
+            Scope::Range | Scope::Context => 1,
         }
     }
 
+    /// What they are, where it can be said.
+    pub(super) fn tally(&self, scope: Scope) -> Stage1Tally {
+        let commands = self.commands(scope);
+        let page = match scope {
+            Scope::Pages => self.pages,
+            Scope::Runs => self.singles,
+            Scope::Range if self.covered == 1 => 1,
+            _ => 0,
+        };
+        Stage1Tally { page, range: commands.saturating_sub(page), ..Stage1Tally::NONE }
+    }
+
     /// Pages that a flush by `scope` takes beside those in the runs, at most.
-    pub(super) fn beside(&self, scope: Scope) -> u64 {
+    pub(super) const fn beside(&self, scope: Scope) -> u64 {
         match scope {
             Scope::Nothing | Scope::Pages => 0,
             // A range of up to 32 pages is exact, and a longer one less than 1/16 too long.
             Scope::Runs if self.longest <= 32 => 0,
             Scope::Runs => self.pages / 16,
-            Scope::Range => {
-                let covered = Covering::of(self.hull.pages()).map_or(u64::MAX, Covering::pages);
-                covered.saturating_sub(self.pages)
-            }
+            Scope::Range => self.covered.saturating_sub(self.pages),
             Scope::Context => u64::MAX,
         }
     }
