@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod dmamap;
 pub mod edu;
 pub mod exception;
+pub mod forbidden;
 pub mod fp;
 pub mod gic;
 pub mod heap;

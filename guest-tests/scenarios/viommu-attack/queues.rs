@@ -136,7 +136,7 @@ fn indices(rig: &mut Rig) {
 /// Faults told where they may not be: lost.
 fn events(rig: &mut Rig) {
     let iommu = rig.iommu;
-    for target in targets().into_iter().take(4) {
+    for target in targets().take(4) {
         let name = target.name;
         check!(rig.start(), "events at {name}: a domain");
         iommu.write(register::QUEUE_SEL, 1);

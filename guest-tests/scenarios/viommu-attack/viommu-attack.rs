@@ -5,10 +5,10 @@
 mod maps;
 mod queues;
 
-use bulkhead_core::vplat::{ECAM_BASE, GICD_BASE, UART_BASE, VIOMMU_BASE};
+use bulkhead_core::vplat::VIOMMU_BASE;
 use bulkhead_guest_tests::{
     check,
-    edu::Edu,
+    forbidden::{self, Target},
     params, program, timer,
     viommu::{
         ENDPOINT, Rig,
@@ -26,29 +26,8 @@ fn span(first: u64, bytes: u64) -> (u64, u64) {
     (first, first.wrapping_add(bytes - 1))
 }
 
-/// An address that the VM has no business at.
-#[derive(Clone, Copy)]
-struct Target {
-    name: &'static str,
-    at: u64,
-}
-
-fn targets() -> [Target; 11] {
-    [
-        // Behind it in the machine's memory lies the other VM.
-        ("past the end", params::ram_end()),
-        ("the other VM", 0x6000_0000),
-        ("UART", UART_BASE.as_u64()),
-        ("above the address space", 0x0fff_ffff_f000),
-        ("the top", 0xffff_ffff_ffff_f000),
-        ("bundle", 0x4800_0000),
-        ("hole", 0x3000_0000),
-        ("GICD", GICD_BASE.as_u64()),
-        ("IOMMU", VIOMMU_BASE.as_u64()),
-        ("ECAM", ECAM_BASE.as_u64()),
-        ("own registers", Edu::first().base()),
-    ]
-    .map(|(name, at)| Target { name, at })
+fn targets() -> impl Iterator<Item = Target> {
+    forbidden::targets([("the top", 0xffff_ffff_ffff_f000), ("IOMMU", VIOMMU_BASE.as_u64())])
 }
 
 /// Endpoints and domains that there are not, and flags and fields that nobody knows.

@@ -83,9 +83,9 @@ impl Judge {
             verdicts.push((name, self.transfer(from, to)));
         }
         for vm in self.run.vms {
-            for (name, times) in vm.reports {
-                let title = if *times == 1 { (*name).to_owned() } else { format!("{name}, times: {times}") };
-                verdicts.push((format!("{}: {title}", vm.name), self.report(vm.name, name, *times)));
+            for (name, times) in vm.all_reports() {
+                let title = if times == 1 { name.to_owned() } else { format!("{name}, times: {times}") };
+                verdicts.push((format!("{}: {title}", vm.name), self.report(vm.name, name, times)));
             }
         }
         let end = if self.has_ended { Ok(()) } else { Err("the time was over first".to_owned()) };
@@ -152,7 +152,7 @@ mod tests {
         }
         for vm in run.vms {
             let boots = std::iter::repeat_n("ready".to_owned(), vm.boots);
-            let reports = vm.reports.iter().flat_map(|(name, times)| std::iter::repeat_n(format!("ok {name}"), *times));
+            let reports = vm.all_reports().flat_map(|(name, times)| std::iter::repeat_n(format!("ok {name}"), times));
             for said in boots.chain(reports) {
                 judge.see(&format!("[{}] bulkhead-guest: {said}", vm.name));
             }
