@@ -12,14 +12,21 @@ pub const COMMAND_LOG2: u32 = 4;
 pub enum Command {
     /// CMD_PREFETCH_CONFIG, CMD_PREFETCH_ADDR: hints.
     Prefetch,
-    /// CMD_CFGI_STE, CMD_CFGI_STE_RANGE and CMD_CFGI_ALL: of the streams from the first to the last.
-    ForgetStreams(u32, u32),
-    /// CMD_CFGI_CD and CMD_CFGI_CD_ALL: a stream has one context descriptor.
-    ForgetContext(u32),
+    /// CMD_CFGI_*.
+    Forget(Forget),
     /// CMD_TLBI_*.
     Flush(Stage1Flush),
     /// CMD_SYNC.
     Sync(Completion),
+}
+
+/// Configuration that changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forget {
+    /// CMD_CFGI_STE, CMD_CFGI_STE_RANGE and CMD_CFGI_ALL: of the streams from the first to the last.
+    Streams(u32, u32),
+    /// CMD_CFGI_CD and CMD_CFGI_CD_ALL: a stream has one context descriptor.
+    Context(u32),
 }
 
 /// How a CMD_SYNC says that it is complete.
@@ -59,7 +66,9 @@ impl Decoder {
     pub fn decode(self, [low, high]: [u64; 2]) -> Option<Command> {
         let stream = half(low >> 32);
         Some(match low & 0xff {
-            0x12 => Command::Flush(self.pages(low, high, Some(self.asid(low)))?),
+            opcode @ (0x12 | 0x13) => {
+                Command::Flush(self.pages(low, high, (opcode == 0x12).then_some(self.asid(low)))?)
+            }
             0x46 => Command::Sync(match low >> 12 & 3 {
                 1 => Completion::Message(high & MESSAGE_ADDRESS, stream),
                 3 => return None,
@@ -67,15 +76,14 @@ impl Decoder {
             }),
             0x01..=0x06 if low & SSEC != 0 => return None,
             0x01 | 0x02 => Command::Prefetch,
-            0x03 => Command::ForgetStreams(stream, stream),
+            0x03 => Command::Forget(Forget::Streams(stream, stream)),
             0x04 => {
                 let others = half((2 << (high & 31)) - 1);
-                Command::ForgetStreams(stream & !others, stream | others)
+                Command::Forget(Forget::Streams(stream & !others, stream | others))
             }
-            0x05 | 0x06 => Command::ForgetContext(stream),
+            0x05 | 0x06 => Command::Forget(Forget::Context(stream)),
             0x10 | 0x30 => Command::Flush(Stage1Flush::All),
             0x11 => Command::Flush(Stage1Flush::Asid(self.asid(low))),
-            0x13 => Command::Flush(self.pages(low, high, None)?),
             _ => return None,
         })
     }

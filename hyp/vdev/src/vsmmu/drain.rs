@@ -6,7 +6,7 @@ use tock_registers::fields::FieldValue;
 
 use super::{
     COMMANDS_MAX, Host, HostFailed, Next, Vsmmu,
-    command::{COMMAND_LOG2, Command, Completion, Decoder},
+    command::{COMMAND_LOG2, Command, Completion, Decoder, Forget},
     interrupt::{Gerror, Interrupts, store, store_half},
     queue::Queue,
     registers::{CMDQ_CONS, CMDQ_LOG2, CR0, offset},
@@ -26,9 +26,11 @@ struct Run<'m> {
 
 /// Why a burst ended before the run did.
 enum Break {
-    /// At a command that needs other memory, which was not carried out.
-    Other(Command),
-    /// At one that was not carried out either.
+    /// At a CMD_SYNC, not carried out, whose message goes to other memory: where, and what.
+    Sync(u64, u32),
+    /// At one for new configuration, not carried out either.
+    Forget(Forget),
+    /// At one that cannot be.
     Error(Error),
 }
 
@@ -54,20 +56,22 @@ impl Vsmmu {
             };
             left -= done;
             self.registers.set(offset::CMDQ_CONS, queue.advance(consumer, done));
-            let error = match outcome {
+            let carried_out = match outcome {
                 Ok(()) => continue,
-                Err(Break::Other(command)) => match self.carry_out(command, memory, host) {
-                    Ok(work) => {
-                        left = left.saturating_sub(work);
-                        self.registers.set(offset::CMDQ_CONS, queue.advance(consumer, done + 1));
-                        self.complete(command, memory);
-                        continue;
-                    }
-                    Err(HostFailed) => CMDQ_CONS::ERR::Abort,
-                },
-                Err(Break::Error(error)) => error,
+                Err(Break::Sync(at, data)) => host.sync().map(|()| self.complete(at, data, memory)).map(|()| 1),
+                Err(Break::Forget(what)) => self.forget(what, memory, host),
+                Err(Break::Error(error)) => {
+                    self.stop(error, memory);
+                    continue;
+                }
             };
-            self.stop(error, memory);
+            match carried_out {
+                Ok(work) => {
+                    left = left.saturating_sub(work);
+                    self.registers.set(offset::CMDQ_CONS, queue.advance(consumer, done + 1));
+                }
+                Err(HostFailed) => self.stop(CMDQ_CONS::ERR::Abort, memory),
+            }
         }
     }
 
@@ -82,13 +86,13 @@ impl Vsmmu {
                     host.flush(flush);
                     Ok(())
                 }
-                Some(command @ Command::Sync(Completion::Message(at, data))) => match run.word(at) {
+                Some(Command::Sync(Completion::Message(at, data))) => match run.word(at) {
                     Some(word) => host.sync().map_err(Break::from).map(|()| store_half(word, at, data)),
-                    None => Err(Break::Other(command)),
+                    None => Err(Break::Sync(at, data)),
                 },
                 Some(Command::Sync(Completion::None)) => host.sync().map_err(Break::from),
                 Some(Command::Prefetch) => Ok(()),
-                Some(command) => Err(Break::Other(command)),
+                Some(Command::Forget(what)) => Err(Break::Forget(what)),
                 None => Err(Break::Error(CMDQ_CONS::ERR::Illegal)),
             };
             if outcome.is_err() {
@@ -99,37 +103,26 @@ impl Vsmmu {
         (done, Ok(()))
     }
 
-    /// Carries out one command: the work that it was, at least 1.
-    fn carry_out(
-        &mut self,
-        command: Command,
-        memory: &mut impl GuestMemory,
-        host: &mut impl Host,
-    ) -> Result<u32, HostFailed> {
-        match command {
-            Command::Flush(flush) => host.flush(flush),
-            Command::Sync(_) => host.sync()?,
-            Command::ForgetStreams(first, last) if self.is_enabled() => {
+    /// Has new configuration take effect: the work that it was, at least 1.
+    fn forget(&self, what: Forget, memory: &mut impl GuestMemory, host: &mut impl Host) -> Result<u32, HostFailed> {
+        match what {
+            Forget::Streams(first, last) if self.is_enabled() => {
                 return Ok(1 + CONFIGURE_WORK * self.configure(first, last, true, memory, host)?);
             }
-            Command::ForgetContext(stream) if self.is_enabled() && host.has_stream(stream) => {
-                host.forget_context(stream)?;
-            }
+            Forget::Context(stream) if self.is_enabled() && host.has_stream(stream) => host.forget_context(stream)?,
             // Nothing is cached while the SMMU is off, and nothing of a stream that is not the VM's.
-            Command::Prefetch | Command::ForgetStreams(..) | Command::ForgetContext(_) => {}
+            Forget::Streams(..) | Forget::Context(_) => {}
         }
         Ok(1)
     }
 
-    /// Says that a CMD_SYNC is complete, if it asks for that: by wire only where it has no message. (4.7.3 has the wire in
-    /// both cases. A driver that polls its message would pay for an interrupt that nobody waits for.)
-    fn complete(&mut self, command: Command, memory: &mut impl GuestMemory) {
-        match command {
-            Command::Sync(Completion::Message(0, _)) => self.interrupts |= Interrupts::CMD_SYNC,
-            Command::Sync(Completion::Message(at, data)) if store(memory, at, data).is_none() => {
-                self.raise(Gerror::MSI_CMDQ_ABT_ERR, memory);
-            }
-            _ => {}
+    /// Says that a CMD_SYNC is complete: by wire only where it has no message. (4.7.3 has the wire in both cases. A driver
+    /// that polls its message would pay for an interrupt that nobody waits for.)
+    fn complete(&mut self, at: u64, data: u32, memory: &mut impl GuestMemory) {
+        if at == 0 {
+            self.interrupts |= Interrupts::CMD_SYNC;
+        } else if store(memory, at, data).is_none() {
+            self.raise(Gerror::MSI_CMDQ_ABT_ERR, memory);
         }
     }
 

@@ -1,8 +1,14 @@
 //! What a guest wants forgotten since its last CMD_SYNC.
 
-use bulkhead_core::stage1::{Stage1Flush, Stage1Pages};
+use bulkhead_core::stage1::Stage1Flush;
 
-use super::{counters::Stage1Tally, policy::Stage1Policy, stretch::Stretch, work::Stage1Work};
+use super::{
+    counters::Stage1Tally,
+    policy::Stage1Policy,
+    stretch::{Stretch, Tag},
+    work::Stage1Work,
+};
+use crate::flush::Run;
 
 /// Runs that are told apart; what comes after them widens one of its ASID, or becomes everything.
 const RUNS: usize = 32;
@@ -54,17 +60,23 @@ impl Stage1Batch {
     }
 
     /// Takes note of one command of the guest.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, flush: Stage1Flush) {
-        if let Stage1Flush::Pages(pages) = &flush { self.add_pages(pages) } else { self.add_context(flush) }
+        match flush {
+            Stage1Flush::Pages(pages) => {
+                let Stretch { run, tag, .. } = Stretch::of(&pages);
+                self.by_address = self.by_address.wrapping_add(1);
+                self.of_ranges = self.of_ranges.wrapping_add((pages.pages != 1).into());
+                self.add_run(run, tag);
+            }
+            _ => self.add_context(flush),
+        }
     }
 
-    #[inline]
-    fn add_pages(&mut self, pages: &Stage1Pages) {
-        self.by_address = self.by_address.wrapping_add(1);
-        self.of_ranges = self.of_ranges.wrapping_add((pages.pages != 1).into());
-        let next = Stretch::of(pages);
-        let current = &mut self.current;
+    // Its arguments are such as go in registers.
+    #[inline(never)]
+    fn add_run(&mut self, run: Run, tag: Tag) {
+        let (current, next) = (&mut self.current, Stretch::new(run, tag));
         if current.goes_on_with(&next) {
             current.run.end = current.run.end.max(next.run.end);
         } else if next.goes_on_with(current) {
@@ -72,7 +84,8 @@ impl Stage1Batch {
         } else if current.is_nothing() {
             *current = next;
         } else if self.earlier < RUNS - 1 {
-            self.runs[self.earlier % RUNS] = core::mem::replace(current, next).bounded();
+            self.runs[self.earlier % RUNS] = Stretch::new(current.run, current.tag).bounded();
+            (current.run, current.tag) = (run, tag);
             self.earlier = self.earlier.wrapping_add(1);
         } else {
             self.widen(next.bounded());
@@ -142,11 +155,13 @@ impl Stage1Batch {
             core::mem::take(&mut self.of_ranges),
             &mut self.others,
         );
-        if !is_all && policy.suffices(asids, runs) {
-            Stage1Work::new(asids, runs)
-        } else {
-            policy.note_everything();
-            Stage1Work::everything()
+        let left = if is_all { None } else { policy.narrow(asids, runs) };
+        match left.and_then(|left| runs.get(..left)) {
+            Some(runs) => Stage1Work::new(asids, runs),
+            None => {
+                policy.note_everything();
+                Stage1Work::everything()
+            }
         }
     }
 }

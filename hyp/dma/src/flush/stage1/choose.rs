@@ -15,9 +15,10 @@ use crate::flush::{
 const RINGS: u64 = 8;
 
 impl Stage1Policy {
-    /// Has each run sent in the way that pays, and counts it; false: the whole batch is better one flush of everything.
+    /// Has each run sent in the way that pays, and counts it: how many are left to send. `None`: the whole batch is better one
+    /// flush of everything.
     #[inline]
-    pub(super) fn suffices(&mut self, asids: &[u16], runs: &mut [Stretch]) -> bool {
+    pub(super) fn narrow(&mut self, asids: &[u16], runs: &mut [Stretch]) -> Option<usize> {
         // The everyday case. A range is less than 1/16 too long: no other way costs less, where a refill does not cost
         // as much as 16 commands.
         if let ([], [run], Stage1Mode::Auto, true) = (asids, &*runs, self.mode, self.has_ranges)
@@ -30,17 +31,17 @@ impl Stage1Policy {
                 way.charge_ns = way.charge_ns.saturating_sub(self.costs.refills(pages));
                 self.counters.sent.note_pages(pages);
                 self.counters.syncs = self.counters.syncs.wrapping_add(1);
-                return true;
+                return Some(1);
             }
         }
         self.choose(asids, runs)
     }
 
     #[inline(never)]
-    fn choose(&mut self, asids: &[u16], runs: &mut [Stretch]) -> bool {
+    fn choose(&mut self, asids: &[u16], runs: &mut [Stretch]) -> Option<usize> {
         if asids.is_empty() && runs.is_empty() {
             self.counters.nothing = self.counters.nothing.wrapping_add(1);
-            return true;
+            return Some(0);
         }
         for asid in asids {
             self.ways.forget(Tag::of(Some(*asid)));
@@ -48,6 +49,7 @@ impl Stage1Policy {
         let live = self.ways.flushed();
         let mut pages = RINGS;
         let mut sent = Stage1Tally { asid: u64::try_from(asids.len()).unwrap_or(u64::MAX), ..Stage1Tally::NONE };
+        let mut left = runs.len();
         let mut is_narrow = self.mode != Stage1Mode::Each;
         for at in 0..runs.len() {
             let (before, rest) = runs.split_at_mut(at);
@@ -69,19 +71,23 @@ impl Stage1Policy {
                 Scope::Range => way.flushed.saturating_sub(group.beside(scope)),
                 _ => way.flushed.saturating_add(group.pages),
             };
-            group.apply(scope, rest);
+            left = at.wrapping_add(group.apply(scope, rest));
             if group.runs == rest.len() {
                 break;
             }
         }
-        let everything_ns = self.costs.commands(1).saturating_add(self.costs.refills(live.saturating_add(pages)));
-        let is_cheap = self.mode != Stage1Mode::Auto || !is_beaten(self.costs.commands(sent.sum()), everything_ns);
-        let suffices = is_narrow && is_cheap && sent.sum() <= PAGE_COMMANDS_MAX;
+        let commands = sent.sum();
+        // One command for everything is no cheaper than one for less.
+        let is_cheap = commands == 1 || self.mode != Stage1Mode::Auto || {
+            let everything_ns = self.costs.commands(1).saturating_add(self.costs.refills(live.saturating_add(pages)));
+            !is_beaten(self.costs.commands(commands), everything_ns)
+        };
+        let suffices = is_narrow && is_cheap && commands <= PAGE_COMMANDS_MAX;
         if suffices {
             self.counters.sent.add(&sent);
             self.counters.syncs = self.counters.syncs.wrapping_add(1);
         }
-        suffices
+        suffices.then_some(left)
     }
 
     /// The nearest to `kind` that the SMMU can do.

@@ -26,11 +26,16 @@ impl Group {
     pub(super) fn of(tag: Tag, runs: &[Stretch]) -> Self {
         let hull = Run { first: u64::MAX, end: 0 };
         let mut group = Self { tag, runs: 0, singles: 0, pages: 0, longest: 0, hull, covered: 0 };
-        for stretch in runs.iter().filter(|run| run.tag == tag) {
-            let pages = stretch.run.pages();
+        for stretch in runs {
+            if stretch.tag != tag {
+                continue;
+            }
+            let Run { first, end } = stretch.run;
+            // Its end is past its first, and there are 2^52 pages.
+            let pages = end.wrapping_sub(first);
             group.runs = group.runs.wrapping_add(1);
             group.singles = group.singles.wrapping_add((pages == 1).into());
-            group.pages = group.pages.saturating_add(pages);
+            group.pages = group.pages.wrapping_add(pages);
             group.longest = group.longest.max(pages);
             group.hull = group.hull.hull(stretch.run);
         }
@@ -74,18 +79,26 @@ impl Group {
         }
     }
 
-    /// Has the runs sent by `scope`.
-    pub(super) fn apply(&self, scope: Scope, runs: &mut [Stretch]) {
-        let is_paged = scope == Scope::Pages;
-        if !is_paged && scope != Scope::Range {
-            return;
-        }
-        let mut hull = Some(self.hull);
-        for stretch in runs.iter_mut().filter(|run| run.tag == self.tag) {
-            stretch.is_paged = is_paged;
-            if !is_paged {
-                stretch.run = hull.take().unwrap_or_default();
+    /// Has its runs, of which the first is that of `runs`, sent by `scope`: how many of `runs` are left to send.
+    pub(super) fn apply(&self, scope: Scope, runs: &mut [Stretch]) -> usize {
+        match scope {
+            Scope::Pages => {
+                runs.iter_mut().filter(|run| run.tag == self.tag).for_each(|run| run.is_paged = true);
             }
+            // The first takes the others in.
+            Scope::Range => {
+                let count = runs.len();
+                let mut own = runs.iter_mut().filter(|run| run.tag == self.tag);
+                if let Some(first) = own.next() {
+                    first.run = self.hull;
+                }
+                if self.runs == count {
+                    return 1;
+                }
+                own.for_each(|run| run.run = Run::default());
+            }
+            _ => {}
         }
+        runs.len()
     }
 }

@@ -58,14 +58,19 @@ pub(super) struct Stretch {
 
 impl Stretch {
     /// No pages, of nobody.
-    pub(super) const NOTHING: Self = Self { run: Run { first: 0, end: 0 }, tag: Tag::NONE, is_paged: false };
+    pub(super) const NOTHING: Self = Self::new(Run { first: 0, end: 0 }, Tag::NONE);
+
+    #[inline]
+    pub(super) const fn new(run: Run, tag: Tag) -> Self {
+        Self { run, tag, is_paged: false }
+    }
 
     /// The pages; they may go on past [`PAGES_END`].
     #[inline]
     pub(super) fn of(pages: &Stage1Pages) -> Self {
         let first = pages.first / PAGE_SIZE;
         let run = Run { first, end: first.saturating_add(pages.pages) };
-        Self { run, tag: Tag::of(pages.asid).with_leaf(pages.is_leaf), is_paged: false }
+        Self::new(run, Tag::of(pages.asid).with_leaf(pages.is_leaf))
     }
 
     /// The same, as far as there are addresses: a range does not wrap.

@@ -40,17 +40,8 @@ impl<'b> Stage1Work<'b> {
             (false, [], [run]) if !run.is_paged => Some(run.command()),
             (false, [asid], []) => Some(Stage1Flush::Asid(*asid)),
             (true, [], []) => Some(Stage1Flush::All),
-            (false, [], runs) => Self::only_of(runs),
             _ => None,
         }
-    }
-
-    /// The one of `runs` that took the others in.
-    #[inline(never)]
-    fn only_of(runs: &[Stretch]) -> Option<Stage1Flush> {
-        let mut left = runs.iter().filter(|stretch| stretch.run.first < stretch.run.end);
-        let only = left.next().filter(|stretch| !stretch.is_paged)?;
-        left.next().is_none().then(|| only.command())
     }
 
     /// The commands. [`Stage1Flush::Pages`] are each what one command can say: `1` page, or `(num + 1) << scale` with

@@ -93,6 +93,24 @@ fn a_sync_that_failed_is_not_complete() {
     assert_eq!((vm.calls(), vm.read(0x9c) & 0xf_ffff, vm.get(CMDQ) & 0xffff_ffff), (vec![Call::Sync], 1, 0));
 }
 
+/// Would miss: a command that the hardware did not carry out and that is passed over, or tried for ever.
+#[test]
+fn what_failed_stops_the_queue() {
+    let elsewhere = STRTAB + 0x800;
+    for (command, call) in [
+        ([0x46 | 1 << 12, elsewhere], Call::Sync),
+        ([0x46, 0], Call::Sync),
+        ([0x03 | 1 << 35, 0], Call::Configure(8, StreamConfig::Invalid)),
+        ([0x05 | 1 << 35, 0], Call::ForgetContext(8)),
+    ] {
+        let mut vm = enabled();
+        vm.put(elsewhere, &[7]);
+        vm.host.has_failed = true;
+        assert_eq!(issue(&mut vm, &[[0x11, 0], command, [0x30, 0]]).last(), Some(&call), "{command:x?}");
+        assert_eq!((vm.read(0x9c), vm.read(0x60), vm.get(elsewhere)), (ABORT | 1, CMDQ_ERR, 7), "{command:x?}");
+    }
+}
+
 /// A host that lets another vCPU rewrite the whole queue while a command is carried out.
 struct Rewriting<'m>(&'m Vm, Vec<Call>);
 

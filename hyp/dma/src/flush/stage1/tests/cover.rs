@@ -191,3 +191,22 @@ fn a_closed_batch_is_empty() {
     }
     assert_eq!(batch.close(&mut policy).iter().count(), 0);
 }
+
+/// Would miss: a run before the first or after the last of those that one range takes in; one that is sent besides.
+#[test]
+fn one_range_takes_the_runs_of_its_asid_in() {
+    let costs = Costs { command_ns: 1000, refill_ns: 100, tlb_entries: 512 };
+    let scattered = |asid: u16| (0..12).map(move |at| pages(asid, 100 + at * 2, 1));
+    let mixed = || scattered(1).rev().zip(scattered(2)).flat_map(|(one, two)| [one, two]);
+    for (added, expected) in [
+        (scattered(1).collect::<Vec<_>>(), Vec::from([pages(1, 100, 23)])),
+        (scattered(1).rev().collect(), Vec::from([pages(1, 100, 23)])),
+        (scattered(1).chain(scattered(2).rev()).collect(), Vec::from([pages(1, 100, 23), pages(2, 100, 23)])),
+        (mixed().collect(), Vec::from([pages(1, 100, 23), pages(2, 100, 23)])),
+        ([pages(1, 90, 1)].into_iter().chain(mixed()).collect(), Vec::from([pages(1, 90, 34), pages(2, 100, 23)])),
+    ] {
+        let mut policy = Stage1Policy::new(Stage1Mode::Auto, true, costs);
+        assert_eq!(sent(&mut policy, &added), expected);
+        assert_eq!(policy.counters().sent.range, expected.len() as u64);
+    }
+}
