@@ -31,7 +31,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Exception class, ESR_EL1.EC (DDI 0487 D24.2.40).
+    /// Exception class, ESR_EL1.EC (DDI 0487).
     pub fn class(self) -> u64 {
         self.esr >> 26 & 0x3f
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What runs on the bare-metal target.
-const BARE_METAL: [&str; 3] = ["bulkhead-el2", "bulkhead-guest-tests", "bulkhead-guest-nic"];
+const BARE_METAL: [&str; 4] = ["bulkhead-el2", "bulkhead-guest-tests", "bulkhead-guest-nic", "bulkhead-guest-count"];
 
 /// Checks everything. `false` when something is wrong.
 ///

@@ -1,4 +1,5 @@
-//! Pages of stage-1 faults, one after the other; then queues full of commands; then a reset, after which the device works.
+//! Changes of flush policy, each of which is a line; pages of stage-1 faults, one after the other; queues full of commands; then
+//! a reset, after which the device works.
 #![no_std]
 #![no_main]
 
@@ -27,6 +28,10 @@ fn main() {
     if seconds() >= commands {
         return;
     }
+    println!("flooding with changes of policy");
+    let is_done =
+        (0..100).all(|_| rig.smmu.sync(&[command::tlbi_most(1)]) && rig.smmu.sync(&[command::tlbi_va(1, IOVA)]));
+    check!(is_done, "every change of policy");
     println!("flooding with faults");
     let mut iova = IOVA;
     while seconds() < faults {

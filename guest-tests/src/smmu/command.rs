@@ -38,6 +38,11 @@ pub fn tlbi_range(asid: u16, iova: u64, pages: u64) -> Command {
     [0x12 | u64::from(asid) << 48 | (pages - 1) << 12, iova | 1 << 10 | 3 << 8 | 1]
 }
 
+/// CMD_TLBI_NH_VA of 2^36 pages of 64 KiB: more than a range of 4 KiB pages can be.
+pub fn tlbi_most(asid: u16) -> Command {
+    [0x12 | u64::from(asid) << 48 | 31 << 12 | 31 << 20, 3 << 10 | 1]
+}
+
 /// CMD_TLBI_NH_VAA of one page.
 pub fn tlbi_vaa(iova: u64) -> Command {
     [0x13, iova | 1]

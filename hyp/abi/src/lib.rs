@@ -1,6 +1,6 @@
 //! What a guest and the hypervisor say to each other about DMA maps.
 //!
-//! Calls follow the SMC calling convention (DEN 0028), conduit HVC with immediate 0: the function id is in W0, arguments
+//! Calls follow the SMC calling convention (DEN 0028), conduit HVC or SMC with immediate 0: the function id is in W0, arguments
 //! are in x1 to x6, results come in x0 to x3, and x4 to x30 are kept. x0 is 0 or an [`Error`]'s number, sign-extended;
 //! after an error x1 to x3 are 0 and nothing has changed, unless the error's own words say otherwise.
 //!

@@ -1,6 +1,6 @@
 //! Why a guest came to EL2: ESR_EL2, FAR_EL2 and HPFAR_EL2 as one value.
 //!
-//! Source: DDI 0487 D24.2.40 (ESR_ELx), D24.2.46 (HPFAR_EL2). Every value of the registers decodes to something.
+//! Source: DDI 0487, ESR_ELx and HPFAR_EL2. Every value of the registers decodes to something.
 
 mod fault;
 #[cfg(test)]

@@ -21,7 +21,7 @@ impl fmt::Display for CpuId {
     }
 }
 
-/// Affinity fields of MPIDR_EL1 (DDI 0487 D24.2.107): Aff3 in bits 39:32, Aff2..Aff0 in 23:0.
+/// Affinity fields of MPIDR_EL1 (DDI 0487): Aff3 in bits 39:32, Aff2..Aff0 in 23:0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Mpidr(u64);
 

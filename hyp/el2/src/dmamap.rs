@@ -1,7 +1,7 @@
 //! A VM's DMA maps: its space, its channels, and what the guest's calls do to them.
 //!
 //! Locks: a channel's, which calls and the timer only ever try for; within it an SMMU's, for a submission or a look at
-//! its queue, or the space's. Who holds an SMMU's may take the space's (the line about a fault), never the reverse.
+//! its queue, or the space's.
 
 mod backend;
 mod call;

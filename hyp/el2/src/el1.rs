@@ -11,7 +11,7 @@ use bulkhead_core::{stage2::S2Config, vplat};
 
 use crate::{percpu::PerCpu, sysreg};
 
-/// HCR_EL2 (DDI 0487 D24.2.55) while a guest runs. WFI and WFE are not trapped: the CPU is the guest's own.
+/// HCR_EL2 (DDI 0487) while a guest runs. WFI and WFE are not trapped: the CPU is the guest's own.
 const HCR: u64 =
     HCR_VM | HCR_SWIO | HCR_PTW | HCR_ROUTE | HCR_TID3 | HCR_TSC | HCR_TIDCP | HCR_TACR | HCR_RW | HCR_PAUTH;
 /// Stage 2 on.

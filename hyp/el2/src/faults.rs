@@ -5,7 +5,7 @@ use bulkhead_core::{
     ids::{PciFunction, SmmuId, StreamId, StreamKey},
     vplat,
 };
-use bulkhead_smmu::{EVENT_WORDS, Event, Verdict};
+use bulkhead_smmu::{EVENT_WORDS, Event};
 use bulkhead_vdev::virtio_iommu::Fault;
 use log::{error, warn};
 
@@ -166,16 +166,8 @@ fn report(smmu: SmmuId, event: &Event, has_owner: bool) {
     let repeats = core::mem::take(&mut last.repeats);
     (last.key, last.line_us) = (Some(key), now_us);
     drop(last);
-    match lines::take(found.map(|(vm, _)| vm.id)) {
-        Verdict::Report => (),
-        Verdict::Silence => {
-            warn!(
-                "vm={name}: more than {} fault lines a second: further ones are counted but not shown",
-                lines::PER_SECOND
-            );
-            return;
-        }
-        Verdict::Drop => return,
+    if !lines::may_show(found.map(|(vm, _)| vm.id), name) {
+        return;
     }
     if repeats != 0 {
         warn!("the fault before came {repeats} times more in its page");

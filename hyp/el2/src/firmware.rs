@@ -39,7 +39,7 @@ pub fn psci_version() -> Option<(u16, u16)> {
 
 /// SMCCC_ARCH_FEATURES for one function: `Some(value >= 0)` where the firmware has it.
 pub fn arch_feature(function: u32) -> Option<u32> {
-    // SMCCC_VERSION itself is there from PSCI 1.0 with PSCI_FEATURES on (DEN 0028 7.2).
+    // SMCCC_VERSION itself is there from PSCI 1.0 with PSCI_FEATURES on (DEN 0028, SMCCC_VERSION).
     if psci_version()? < (1, 0) {
         return None;
     }

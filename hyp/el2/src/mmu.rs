@@ -31,7 +31,7 @@ const MAIR: u64 = 0x00_04ff;
 const DEVICE: u64 = 1 << 2;
 const CONFIGURATION: u64 = 2 << 2;
 
-/// SCTLR_EL2: MMU, caches, stack alignment check, WXN; the RES1 bits of ARMv8.0 (DDI 0487 D24.2.166).
+/// SCTLR_EL2: MMU, caches, stack alignment check, WXN; the RES1 bits of ARMv8.0 (DDI 0487).
 const SCTLR: u64 = 0x30c5_0830 | 1 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 19;
 
 /// What EL2 may do with a range.
@@ -232,7 +232,7 @@ impl Mmu {
     /// The registers that turn this translation on.
     pub fn registers(&self) -> Registers {
         let pa_range = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(5);
-        // T0SZ 16; write-back walks, inner shareable; 4 KiB; RES1 bits 31 and 23 (DDI 0487 D24.2.174).
+        // T0SZ 16; write-back walks, inner shareable; 4 KiB; RES1 bits 31 and 23 (DDI 0487).
         let tcr = 16 | 1 << 8 | 1 << 10 | 3 << 12 | pa_range << 16 | 1 << 23 | 1 << 31;
         Registers { ttbr0: self.root.as_u64(), tcr, mair: MAIR, sctlr: SCTLR }
     }

@@ -1,4 +1,4 @@
-//! Branch predictor hardening at the guest boundary (DEN 0028 7.4; rule 23).
+//! Branch predictor hardening at the guest boundary (DEN 0028, SMCCC_ARCH_WORKAROUND_1 to _3; rule 23).
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

@@ -85,6 +85,9 @@ fn interrupt_controller(machine: &Machine) -> GicV3 {
     let [redistributors, ..] = gic.redistributors.as_slice() else {
         boot::fail(format_args!("the GICv3 node has no redistributor region"))
     };
+    if gic.maintenance.is_none() {
+        boot::fail(format_args!("the GICv3 node has no `interrupts`, the maintenance interrupt: guests need it"))
+    }
     for range in gic.redistributors.iter().chain([&gic.distributor]) {
         if let Err(problem) = memory::map(*range, Access::Device) {
             boot::fail(format_args!("{problem}"));
@@ -120,7 +123,7 @@ fn silence_pci(machine: &'static Machine) {
 fn open_bundle(machine: &Machine) {
     let Some(range) = machine.initrd else {
         boot::fail(format_args!(
-            "there is no bundle: pass one as the initrd (QEMU: -initrd bundle.img; `just pack` makes it)"
+            "there is no bundle: pass one as the initrd (QEMU: -initrd bundle.img; `./justw pack` makes it)"
         ))
     };
     if let Err(problem) = memory::map(range, Access::Read) {

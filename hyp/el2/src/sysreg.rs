@@ -37,7 +37,7 @@ pub fn dsb_sy() {
     instruction!("dsb sy");
 }
 
-/// Completes earlier stores to tables before a TLB invalidation (DDI 0487 D8.16).
+/// Completes earlier stores to tables before a TLB invalidation (DDI 0487, TLB maintenance).
 pub fn dsb_ishst() {
     instruction!("dsb ishst");
 }

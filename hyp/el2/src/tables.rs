@@ -162,7 +162,7 @@ impl GuestTables {
     /// Something of it is not mapped. Nothing has changed.
     pub fn unmap_device(&mut self, range: AddrRange<Ipa>) -> Result<(), Stage2Error> {
         self.tree.unmap(&mut self.spares, range)?;
-        // Order of DDI 0487 D8.17: table store, DSB, stage-2 invalidation, DSB, then the combined entries, DSB, ISB.
+        // Order of DDI 0487, TLB maintenance: table store, DSB, stage-2 invalidation, DSB, then the combined entries, DSB, ISB.
         sysreg::dsb_ishst();
         let pages = range.size_bytes() / PAGE_SIZE;
         if pages > PAGES_ONE_BY_ONE {

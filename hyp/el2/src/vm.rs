@@ -1,9 +1,6 @@
 //! A virtual machine: what it owns, and every object that a trap may need, each behind its own lock.
 //!
-//! Locks, outermost first: `psci`, `serial` and `bridge` come before anything else; then `lrs` of the own CPU before `vgic`;
-//! `bridge` before an SMMU's driver, the configuration space and `tables`; a channel of DMA maps, which is only tried for,
-//! before an SMMU's driver and the space of the maps; a virtual SMMU or a virtio IOMMU before the physical ones' drivers; an SMMU's driver before the frame pool, the last fault, the space of
-//! the maps and the console. None is held across an eret.
+//! `hyp/README.md` has the order of locks. None is held across an eret.
 
 use core::{
     fmt,

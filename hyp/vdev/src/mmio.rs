@@ -51,7 +51,7 @@ impl Width {
         value & self.mask()
     }
 
-    /// `value` sign-extended from this width to 64 bits (SSE of ESR_ELx.ISS, DDI 0487 D24.2.40).
+    /// `value` sign-extended from this width to 64 bits (SSE of ESR_ELx.ISS, DDI 0487).
     pub const fn sign_extend(self, value: u64) -> u64 {
         let shift = 64 - 8 * self.bytes();
         (((value << shift) as i64) >> shift) as u64

@@ -7,7 +7,7 @@ use super::rust_files;
 /// The crates that may.
 const ALLOWED: [&str; 2] = ["hyp/el2", "guest-tests"];
 /// The crates that may not.
-const FORBIDDEN: [&str; 6] = ["hyp/core", "hyp/dma", "hyp/ring", "hyp/smmu", "hyp/vdev", "tools"];
+const FORBIDDEN: [&str; 7] = ["hyp/abi", "hyp/core", "hyp/dma", "hyp/ring", "hyp/smmu", "hyp/vdev", "tools"];
 
 /// Looks through the repository at `root`.
 ///

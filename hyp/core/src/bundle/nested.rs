@@ -9,7 +9,7 @@ pub enum NestedFlush {
     Page,
     /// Ranges.
     Range,
-    /// All translations of the address space.
+    /// All of the VM's translations.
     Context,
     /// All of the VM's translations at once for each of its commands, as Xen's series does: to compare.
     Each,

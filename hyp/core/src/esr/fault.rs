@@ -37,7 +37,7 @@ impl FaultKind {
         }
     }
 
-    /// Whether HPFAR_EL2 holds the address: after a permission fault, for a walk alone (DDI 0487 D24.2.66).
+    /// Whether HPFAR_EL2 holds the address: after a permission fault, for a walk alone (DDI 0487).
     const fn has_ipa(self, is_table_walk: bool) -> bool {
         match self {
             Self::AddressSize | Self::Translation | Self::AccessFlag => true,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 register_bitfields! [u64,
-    /// VTCR_EL2 (DDI 0487 D24.2.194). Bits 18:0 have the same places, from bit 32 of word 2, in an STE:
+    /// VTCR_EL2 (DDI 0487). Bits 18:0 have the same places, from bit 32 of word 2, in an STE:
     /// S2T0SZ, S2SL0, S2IR0, S2OR0, S2SH0, S2TG, S2PS (IHI 0070 5.2).
     VTCR [
         T0SZ OFFSET(0) NUMBITS(6) [],

@@ -60,7 +60,7 @@ impl Queue {
     /// Flushes what was unloaded, if the policy says so or `is_now`. Every store to the tables is visible to the SMMUs
     /// when this returns. Whether anything was flushed.
     pub fn flush(&mut self, maps: &Maps, is_now: bool) -> Result<bool, NotFlushed> {
-        // Stores of loads come before the doorbell of the device, those of unloads before the SMMU's (DDI 0487 D8.16).
+        // Stores of loads come before the doorbell of the device, those of unloads before the SMMU's (DDI 0487, TLB maintenance).
         sysreg::dsb_ish();
         if self.channel.batch().is_quarantined() {
             return Err(NotFlushed);

@@ -102,10 +102,8 @@ fn virtual_smmus() {
             let Stage1Tally { page, range, asid, all } = tally;
             say!("  {what}: page {page} range {range} asid {asid} all {all}");
         }
-        say!(
-            "  batches {syncs}, empty ones {nothing}; policy switches {switches}; events lost {}",
-            vm.waiting.lock().lost
-        );
+        let lost = vm.waiting.lock().lost;
+        say!("  batches {syncs}, empty ones {nothing}; policy switches {switches}; events lost {lost}");
     }
 }
 

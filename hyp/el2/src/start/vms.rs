@@ -109,7 +109,7 @@ fn abilities(machine: &Machine) -> heapless::Vec<Option<SmmuAbility>, SMMUS_MAX>
 }
 
 fn sizes(abilities: &[Option<SmmuAbility>], machine: &Machine) -> Sizes {
-    // ID_AA64MMFR0_EL1.PARange (DDI 0487 D24.2.74); the smallest of a machine with unlike cores would have to be taken.
+    // ID_AA64MMFR0_EL1.PARange (DDI 0487); the smallest of a machine with unlike cores would have to be taken.
     let cpu_bits = match sysreg::read!("id_aa64mmfr0_el1") & 0xf {
         0 => 32,
         1 => 36,

@@ -172,7 +172,7 @@ impl Acting<'_> {
         let Some(domain) = places.get_mut(place).and_then(Option::as_mut).filter(|domain| !domain.is_flushed()) else {
             return Ok(());
         };
-        // Stores to the table come before the commands (DDI 0487 D8.16).
+        // Stores to the table come before the commands (DDI 0487, TLB maintenance).
         sysreg::dsb_ish();
         let vmid = domain.config().vmid;
         let mut walkers: heapless::Vec<Walker, { smmu::SMMUS_MAX }> =
