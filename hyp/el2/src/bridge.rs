@@ -21,7 +21,7 @@ use crate::{
     guest_memory::GuestRam,
     lock::Mutex,
     pci::Ecam,
-    smmu, time, virtio,
+    smmu, time, viommu, virtio,
     vm::{Device, Vm},
 };
 
@@ -151,7 +151,7 @@ impl Bridge {
             let function = own.function;
             // Behind a virtio IOMMU a stream stays in abort until the guest attaches it.
             let attach = |driver: &mut smmu::Driver| match vm.viommu {
-                Some(_) => Ok(()),
+                Some(_) => viommu::gate::stand_by(driver, own.stream.stream),
                 None => driver.attach(own.stream.stream, &vm.dma_config),
             };
             smmu::with(own.stream.smmu, attach)

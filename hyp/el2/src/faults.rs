@@ -1,5 +1,7 @@
 //! A device's fault: one line that names VM, device, stream, address, access and reason.
 
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use bulkhead_core::{
     addr::{Iova, Ipa},
     ids::{PciFunction, SmmuId, StreamId, StreamKey},
@@ -9,7 +11,7 @@ use bulkhead_smmu::{EVENT_WORDS, Event};
 use bulkhead_vdev::virtio_iommu::Fault;
 use log::{error, warn};
 
-use crate::{lines, lock::Mutex, percpu::PerCpu, smmu, time, viommu, vm, vm::Vm, vsmmu};
+use crate::{lines, lock::Mutex, percpu::PerCpu, smmu, smmu::SMMUS_MAX, time, viommu, vm, vm::Vm, vsmmu};
 
 /// Events read at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
@@ -25,7 +27,20 @@ pub fn event_interrupt(id: SmmuId) {
             return;
         }
     }
-    warn!("smmu {}: more events than can be handled at once", id.0);
+    LEFT[usize::from(id.0) % SMMUS_MAX].store(true, Relaxed);
+    time::arm_ms(1);
+}
+
+/// SMMUs with events that were left behind.
+static LEFT: [AtomicBool; SMMUS_MAX] = [const { AtomicBool::new(false) }; SMMUS_MAX];
+
+/// EL2's timer: goes on with what was left behind.
+pub fn tick() {
+    for (id, left) in (0..).map(SmmuId).zip(&LEFT) {
+        if left.swap(false, Relaxed) {
+            event_interrupt(id);
+        }
+    }
 }
 
 /// Handles what is in the queue. Whether there is more.
@@ -44,10 +59,11 @@ fn poll(id: SmmuId) -> bool {
         report(id, &Event::decode(*raw), *has_owner);
     }
     let Some(polled) = polled else { return false };
-    if polled.has_overflowed {
+    if polled.has_overflowed && lines::may_show(None, "none") {
         warn!("smmu {}: the event queue overflowed, faults were lost", id.0);
     }
     for stream in &polled.silenced {
+        // Once or twice in the life of its VM.
         warn!("smmu {} stream {stream}: a flood of faults, the SMMU records no more of them", id.0);
     }
     if let Some(problem) = polled.error {
@@ -169,7 +185,7 @@ fn report(smmu: SmmuId, event: &Event, has_owner: bool) {
     if !lines::may_show(found.map(|(vm, _)| vm.id), name) {
         return;
     }
-    if repeats != 0 {
+    if repeats != 0 && lines::may_show(found.map(|(vm, _)| vm.id), name) {
         warn!("the fault before came {repeats} times more in its page");
     }
     let function = found.and_then(|(vm, place)| Some(vm.devices().nth(place)?.function));

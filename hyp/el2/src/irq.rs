@@ -114,6 +114,7 @@ fn own(cpu: &'static PerCpu, interrupt: IntId) {
             keyboard::tick();
             dmamap::tick(cpu);
             pmcg::tick();
+            faults::tick();
         }
         Some(Source::SmmuEvents(id)) => faults::event_interrupt(id),
         Some(Source::SmmuError(id)) => faults::global_error_interrupt(id),

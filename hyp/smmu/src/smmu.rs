@@ -173,6 +173,15 @@ struct Stream {
     budget: FaultBudget,
 }
 
+/// What is kept of a stream that its VM took out.
+#[derive(Clone, Copy)]
+struct Past {
+    id: StreamId,
+    state: StreamState,
+    faults: u64,
+    budget: FaultBudget,
+}
+
 impl Stream {
     fn info(&self) -> StreamInfo {
         StreamInfo {
@@ -201,6 +210,7 @@ pub struct Smmu<P> {
     table: StreamTable,
     evtq: Evtq,
     streams: Vec<Stream, MAX_STREAMS>,
+    past: Vec<Past, MAX_STREAMS>,
     /// Shared by every stream that has no owner.
     stray_budget: FaultBudget,
     counters: Counters,

@@ -14,7 +14,6 @@ use bulkhead_dma::{
     tree::Entry,
 };
 use bulkhead_vdev::virtio_iommu::{self as device, Domains, Failed, MapRefused, NoTables, Range, Reach, Splits};
-use log::error;
 
 use super::IommuError;
 use crate::{
@@ -92,7 +91,7 @@ impl Tables {
     }
 
     /// Takes one domain away, flushed by every SMMU. False when that did not complete: its tables stay its own.
-    fn take(&mut self, place: usize, name: &str) -> bool {
+    fn take(&mut self, place: usize, vm: &Vm) -> bool {
         let Some(domain) = self.places.get_mut(place).and_then(Option::take) else { return true };
         let vmid = domain.config().vmid;
         let mut retired = domain.retire(self.smmus.iter().copied());
@@ -100,10 +99,10 @@ impl Tables {
             match smmu::with(*id, |driver| driver.flush_vmid(vmid)) {
                 Some(Ok(flushed)) => {
                     if let Err(problem) = retired.witness(&Witness(*id, flushed)) {
-                        error!("vm {name}: {problem}");
+                        lines::problem(vm.id, vm.name(), format_args!(""), &problem);
                     }
                 }
-                Some(Err(problem)) => error!("vm {name}: smmu {}: {problem}", id.0),
+                Some(Err(problem)) => lines::problem(vm.id, vm.name(), format_args!(": smmu {}", id.0), &problem),
                 None => (),
             }
         }
@@ -124,7 +123,7 @@ impl Tables {
     pub fn take_down(&mut self, vm: &Vm) -> bool {
         // All, whatever becomes of the first.
         for place in 0..self.places.len() {
-            let _ = self.take(place, vm.name());
+            let _ = self.take(place, vm);
         }
         !self.is_lost
     }
@@ -216,7 +215,7 @@ impl Domains for Acting<'_> {
     }
 
     fn destroy(&mut self, place: usize) -> Result<(), Failed> {
-        if self.tables.take(place, self.vm.name()) { Ok(()) } else { Err(Failed) }
+        if self.tables.take(place, self.vm) { Ok(()) } else { Err(Failed) }
     }
 
     fn attach(&mut self, endpoint: u32, reach: Reach) -> Result<(), Failed> {
@@ -228,15 +227,17 @@ impl Domains for Acting<'_> {
             Reach::Ram => Some(self.vm.dma_config),
             Reach::Domain(place) => Some(self.domain(place).ok_or(Failed)?.0.config()),
         };
-        let stream = own.stream.stream;
-        smmu::flush_with(own.stream.smmu, |driver| {
+        let (id, stream) = (own.stream.smmu, own.stream.stream);
+        let taken = smmu::flush_with(id, |driver| {
             if driver.find_stream(stream).is_some() {
                 // In abort, and its translations dropped.
-                let _ = driver.detach(stream)?;
+                let _ = driver.take_out(stream)?;
             }
-            config.map_or(Ok(()), |config| driver.attach(stream, &config))
-        })
-        .map_err(|problem| {
+            Ok(())
+        });
+        // By itself: others' flushes come in between.
+        let put = |()| config.map_or(Ok(()), |config| smmu::flush_with(id, |driver| driver.attach(stream, &config)));
+        taken.and_then(put).map_err(|problem| {
             let part = format_args!(": device {}", own.function);
             lines::problem(self.vm.id, self.vm.name(), part, &problem);
             Failed

@@ -3,13 +3,21 @@
 //! Nothing else leads to the code of this mode after boot, so that without such a VM it is given back with what runs at
 //! boot alone (`tools/src/boot_only` tells it by this module's name). None of these may be inlined.
 
+use bulkhead_core::ids::StreamId;
+use bulkhead_smmu::Error;
 use bulkhead_vdev::{
     mmio::Width,
     virtio_iommu::{Fault, Next},
 };
 
 use super::{Acting, VirtualIommu, show, tell_level};
-use crate::{guest_view::GuestView, lock::Mutex, percpu::PerCpu, vm::Vm};
+use crate::{guest_view::GuestView, lock::Mutex, percpu::PerCpu, smmu::Driver, vm::Vm};
+
+/// A stream of the VM's, which waits for the guest to attach it.
+#[inline(never)]
+pub fn stand_by(driver: &mut Driver, stream: StreamId) -> Result<(), Error> {
+    driver.stand_by(stream)
+}
 
 /// The guest reads a register.
 #[inline(never)]

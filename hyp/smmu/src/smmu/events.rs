@@ -14,7 +14,7 @@ impl<P: Platform> Smmu<P> {
     /// the stream (`None`: it has no owner).
     ///
     /// A stream that runs out of its budget is silenced, see [`Smmu::silence`]; what it records until then is counted
-    /// as dropped. Call again while [`Polled::has_more`].
+    /// as dropped. Streams without an owner have one budget, and who exhausts it is silenced if it has an entry. Call again while [`Polled::has_more`].
     pub fn poll_events(&mut self, limit: u32, mut report: impl FnMut(&Event, Option<&StreamInfo>)) -> Polled {
         let mut polled = Polled::default();
         let now_us = self.platform.now_us();
@@ -38,7 +38,7 @@ impl<P: Platform> Smmu<P> {
                 self.counters.events_dropped += 1;
             }
             // A full list is no loss: a stream that goes on is caught in its next window.
-            if verdict == Verdict::Silence && info.is_some() {
+            if verdict == Verdict::Silence && (info.is_some() || self.table.find(event.stream).is_some()) {
                 let _ = polled.silenced.push(event.stream);
             }
         }

@@ -8,13 +8,8 @@ use bulkhead_core::{
 };
 use heapless::Vec;
 
-use super::{Flushed, MAX_STREAMS, Smmu, Stream, StreamState};
-use crate::{
-    command::Command,
-    error::Error,
-    platform::Platform,
-    ste::{Recording, Ste},
-};
+use super::{Flushed, MAX_STREAMS, Past, Smmu, Stream, StreamState};
+use crate::{command::Command, error::Error, platform::Platform, ste::Ste};
 
 /// Commands in one flush of a range; a range that needs more is flushed as a whole VMID.
 const RANGE_COMMANDS: usize = 16;
@@ -37,7 +32,24 @@ impl<P: Platform> Smmu<P> {
         if stream.0 > last {
             return Err(Error::StreamOutOfRange { stream, last });
         }
-        let ste = Ste::stage2(s2, &self.features, Recording::On)?;
+        let mut known = Stream {
+            id: stream,
+            s2: *s2,
+            state: StreamState::Attached,
+            config: StreamConfig::Bypass,
+            had_stage1: false,
+            is_context_stale: false,
+            faults: 0,
+            budget: self.config.budget(),
+        };
+        if let Some(past) = self.past.iter().find(|past| past.id == stream) {
+            (known.state, known.faults, known.budget) = (past.state, past.faults, past.budget);
+        }
+        let state = known.state;
+        let ste = match state {
+            StreamState::Attached | StreamState::Silenced => self.entry(&known, &known.config, state)?,
+            StreamState::Aborted | StreamState::Quarantined => Ste::abort(),
+        };
         let mut peers = self.streams.iter().filter(|known| known.s2.vmid == s2.vmid);
         if let Some(other) = peers.clone().find(|known| known.s2 != *s2) {
             return Err(Error::VmidConflict { vmid: s2.vmid, root: other.s2.root });
@@ -54,21 +66,11 @@ impl<P: Platform> Smmu<P> {
             // Whatever a table of an earlier user of this VMID left is gone before the VMID is used again (rule 7).
             let _flushed = self.flush_vmid_now(s2.vmid)?;
         }
-        let budget = self.config.budget();
-        let known = Stream {
-            id: stream,
-            s2: *s2,
-            state: StreamState::Quarantined,
-            config: StreamConfig::Bypass,
-            had_stage1: false,
-            is_context_stale: false,
-            faults: 0,
-            budget,
-        };
+        known.state = StreamState::Quarantined;
         self.streams.push(known).map_err(|_| full)?;
         match self.write_entry(stream, &ste) {
             Ok(()) => {
-                self.set_state(stream, StreamState::Attached);
+                self.set_state(stream, state);
                 self.counters.attaches += 1;
                 Ok(())
             }
@@ -106,6 +108,29 @@ impl<P: Platform> Smmu<P> {
         }
     }
 
+    /// As [`detach`](Self::detach), for a stream that its VM may attach anew, elsewhere: its budget and its silence are
+    /// kept until [`stand_by`](Self::stand_by). Else who is silenced would attach itself again, and not be.
+    pub fn take_out(&mut self, stream: StreamId) -> Result<Flushed, Error> {
+        let Stream { state, faults, budget, .. } = *self.known(stream)?;
+        let flushed = self.detach(stream)?;
+        self.past.retain(|past| past.id != stream);
+        if self.past.is_full() {
+            let _ = self.past.swap_remove(0);
+        }
+        let _ = self.past.push(Past { id: stream, state, faults, budget });
+        Ok(flushed)
+    }
+
+    /// Makes ready a stream that its VM is to attach by and by: it has an entry of its own, in abort, what it does is
+    /// recorded, and its budget is full.
+    pub fn stand_by(&mut self, stream: StreamId) -> Result<(), Error> {
+        self.past.retain(|past| past.id != stream);
+        match self.find_stream(stream) {
+            Some(known) => Err(Error::StreamOwned { stream, owner: known.vmid }),
+            None => self.write_entry(stream, &Ste::invalid()),
+        }
+    }
+
     /// Puts `stream` in silent abort at once. An attached stream stays its VM's, until it is detached; one without an
     /// owner has an entry of its own from now on, so that what its device does is not even recorded.
     pub fn quarantine(&mut self, stream: StreamId) -> Result<(), Error> {
@@ -126,9 +151,12 @@ impl<P: Platform> Smmu<P> {
 
     /// Makes a stream that floods the event queue quiet. First its faults are aborted without a record (S2R = 0) and
     /// what it does within its VM's memory goes on; when that did not help, and where a guest's stage 1 decides what is
-    /// recorded, everything it does is aborted (rule 17).
+    /// recorded, everything it does is aborted (rule 17). One without an owner, which is in abort, is not recorded any more.
     pub fn silence(&mut self, stream: StreamId) -> Result<StreamState, Error> {
-        let known = self.known(stream)?;
+        let Ok(known) = self.known(stream) else {
+            self.quarantine(stream)?;
+            return Ok(StreamState::Aborted);
+        };
         if known.state != StreamState::Attached || matches!(known.config, StreamConfig::Stage1(_)) {
             self.quarantine(stream)?;
             return Ok(self.known(stream)?.state);

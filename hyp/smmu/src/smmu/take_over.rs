@@ -47,6 +47,7 @@ impl<P: Platform> Smmu<P> {
                 cmdq,
                 evtq,
                 streams: Vec::new(),
+                past: Vec::new(),
                 stray_budget: config.budget(),
                 counters: Counters::default(),
                 failure: Error::QueueStuck { cons: 0, prod: 0, timeout_us: config.timeout_us },

@@ -14,6 +14,8 @@ use crate::dmamap::GuestMemory;
 
 /// Most requests, or steps of a long one, of one call.
 pub const REQUESTS_MAX: usize = 64;
+/// Requests' worth of work that a change of domain is: some CMD_SYNCs of the SMMU, each waited for.
+const CHANGE_WORK: usize = 8;
 
 /// A request that is not finished.
 #[derive(Debug)]
@@ -46,12 +48,14 @@ impl VirtioIommu {
     }
 
     fn serve_some(&mut self, memory: &mut impl GuestMemory, domains: &mut impl Domains) -> Result<Next, Broken> {
-        for _ in 0..REQUESTS_MAX {
-            let pending = match self.pending.take() {
-                Some(pending) => Some(pending),
+        let mut left = REQUESTS_MAX;
+        while left > 0 {
+            let (work, pending) = match self.pending.take() {
+                Some(pending) => (1, Some(pending)),
                 None if self.requests.waiting(memory)? == 0 => return Ok(Next::Done),
                 None => self.serve_next(memory, domains)?,
             };
+            left = left.saturating_sub(work);
             let Some(Pending { head, answer, work }) = pending else { continue };
             match work.step(domains)? {
                 Step::Done(status) => self.finish(memory, head, &answer, status)?,
@@ -64,32 +68,33 @@ impl VirtioIommu {
         Ok(if self.requests.waiting(memory)? == 0 { Next::Done } else { Next::More })
     }
 
-    /// Takes a request, which waits, and answers it; what it left to do.
+    /// Takes a request, which waits, and answers it: the work that it was, and what it left to do.
     fn serve_next(
         &mut self,
         memory: &mut impl GuestMemory,
         domains: &mut impl Domains,
-    ) -> Result<Option<Pending>, Broken> {
+    ) -> Result<(usize, Option<Pending>), Broken> {
         let head = self.requests.take(memory)?;
         let buffer =
             Chain::read(&self.requests, memory, head).filter(|chain| chain.answer.bytes() >= TAIL_BYTES as u64);
         let request = buffer.as_ref().and_then(|chain| Request::decode(chain.request()));
         let (Some(Chain { answer, .. }), Some(request)) = (buffer, request) else {
             self.give_back(memory, head)?;
-            return Ok(None);
+            return Ok((1, None));
         };
+        let cost = if matches!(request, Request::Attach { .. } | Request::Detach { .. }) { CHANGE_WORK } else { 1 };
         if let Request::Probe { endpoint } = request
             && self.transport.has(feature::PROBE)
         {
             self.probe(memory, head, &answer, endpoint)?;
-            return Ok(None);
+            return Ok((cost, None));
         }
         match self.begin(request, domains)? {
             Some(Step::Done(status)) => self.finish(memory, head, &answer, status)?,
-            Some(Step::More(work)) => return Ok(Some(Pending { head, answer, work })),
+            Some(Step::More(work)) => return Ok((cost, Some(Pending { head, answer, work }))),
             None => self.give_back(memory, head)?,
         }
-        Ok(None)
+        Ok((cost, None))
     }
 
     /// Answers with a status.

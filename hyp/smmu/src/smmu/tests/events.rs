@@ -4,12 +4,13 @@ use bulkhead_core::{addr::Iova, ids::StreamId};
 
 use super::{HOLE, IOVA, every_config, reason, take_over, vm};
 use crate::{
+    error::Error,
     event::{Event, Reason},
     features::IdRegisters,
     model::{DmaAccess, Model, ModelConfig, Outcome},
     platform::Platform,
     registers::offset,
-    smmu::{StreamInfo, StreamState},
+    smmu::{Smmu, StreamInfo, StreamState},
 };
 
 #[test]
@@ -81,7 +82,8 @@ fn an_overflow_is_told_once_and_acknowledged() {
     let mut smmu = take_over(&model);
     for round in 0..3 {
         for _ in 0..300 {
-            let _ = model.dma(StreamId(1), IOVA, DmaAccess::Read);
+            // Each silenced by then.
+            let _ = model.dma(StreamId(1 + round), IOVA, DmaAccess::Read);
         }
         let polled = smmu.poll_events(1000, |_, _| {});
         assert_eq!((polled.seen, polled.has_overflowed), (256, true), "round {round}");
@@ -107,5 +109,76 @@ fn global_errors_are_told_and_acknowledged_once() {
     model.raise(1);
     assert_eq!(smmu.handle_gerror(), None);
     assert_eq!(model.clone().read32(offset::GERROR) ^ model.clone().read32(offset::GERRORN), 1);
+    model.assert_clean();
+}
+
+/// Would miss: a stream of nobody's that floods the queue, of which every overflow loses others' events.
+#[test]
+fn a_stray_that_floods_is_silenced_if_it_has_an_entry() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let mut smmu = take_over(&model);
+    let (nic, other) = (StreamId(0x8), StreamId(0x9));
+    assert_eq!(smmu.stand_by(nic), Ok(()));
+    let flood = |smmu: &mut Smmu<_>, stream| {
+        let seen = (0..4).map(|_| {
+            for _ in 0..50 {
+                let _ = model.dma(stream, HOLE, DmaAccess::Write);
+            }
+            smmu.poll_events(64, |_, _| {}).seen
+        });
+        let seen: u32 = seen.sum();
+        model.sleep(2_000_000);
+        seen
+    };
+    assert_eq!(flood(&mut smmu, nic), 50);
+    assert_eq!(flood(&mut smmu, nic), 0, "and stays silent");
+    assert_eq!(flood(&mut smmu, other), 50, "another has what is left of the window's budget, then none");
+    let far = StreamId(0x900);
+    assert_eq!(flood(&mut smmu, far), 200, "no memory is taken for one that has no entry: its device is not a VM's");
+    assert_eq!(smmu.stand_by(nic), Ok(()));
+    assert_eq!(flood(&mut smmu, nic), 50, "its next life begins with a record");
+    model.assert_clean();
+}
+
+/// Would miss: a stream that a VM attaches anew, to be heard again.
+#[test]
+fn a_stream_that_is_taken_out_stays_as_silent_as_it_was() {
+    let model = Model::new(ModelConfig::new(ModelConfig::QEMU));
+    let mut smmu = take_over(&model);
+    let vm = vm(&model, 1);
+    let nic = StreamId(0x8);
+    model.grant(nic, vm.frame, 4096);
+    assert_eq!(smmu.stand_by(nic), Ok(()));
+    smmu.attach(nic, &vm.s2).expect("attach");
+    assert_eq!(smmu.stand_by(nic), Err(Error::StreamOwned { stream: nic, owner: vm.s2.vmid }));
+    let mut seen = 0;
+    let mut states = vec![];
+    for _ in 0..10 {
+        for _ in 0..20 {
+            let _ = model.dma(nic, HOLE, DmaAccess::Write);
+        }
+        seen += smmu.poll_events(64, |_, _| {}).seen;
+        states.push(smmu.find_stream(nic).expect("known").state);
+        let _ = smmu.take_out(nic).expect("taken out");
+        assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Aborted);
+        smmu.attach(nic, &vm.s2).expect("attach");
+    }
+    assert_eq!(
+        (seen, states.as_slice()[..3].to_vec()),
+        (40, vec![StreamState::Attached, StreamState::Silenced, StreamState::Silenced])
+    );
+    // Silenced, it works; aborted, it does not, wherever it is attached.
+    assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Translated(vm.frame));
+    assert_eq!(smmu.silence(nic), Ok(StreamState::Aborted));
+    let _ = smmu.take_out(nic).expect("taken out");
+    smmu.attach(nic, &vm.s2).expect("attach");
+    assert_eq!(smmu.find_stream(nic).map(|info| (info.state, info.faults)), Some((StreamState::Aborted, 40)));
+    assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Aborted);
+    // Its VM's next life.
+    let _ = smmu.detach(nic).expect("detach");
+    assert_eq!(smmu.stand_by(nic), Ok(()));
+    smmu.attach(nic, &vm.s2).expect("attach");
+    assert_eq!(smmu.find_stream(nic).map(|info| (info.state, info.faults)), Some((StreamState::Attached, 0)));
+    assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Translated(vm.frame));
     model.assert_clean();
 }

@@ -174,3 +174,17 @@ fn rings_wrap() {
     assert_eq!(guest.used_index(), guest.sent);
     assert!(size_of::<VirtioIommu>() < 1024, "{}", size_of::<VirtioIommu>());
 }
+
+/// Would miss: as many changes of domain in one turn as requests that take nothing of the SMMU.
+#[test]
+fn a_turn_is_bounded_by_work() {
+    let [probe, attach, detach] =
+        [words(9, &[0]), words(1, &[1, ENDPOINTS[0], 0, 0]), words(2, &[1, ENDPOINTS[0], 0, 0])];
+    for (requests, turns) in [([&probe, &probe], 1), ([&attach, &detach], 4), ([&attach, &probe], 3)] {
+        let mut guest = Guest::new();
+        for number in 0..32 {
+            let _ = guest.queue(requests[number % 2], 4);
+        }
+        assert_eq!((guest.kick(), guest.used_index()), (turns, 32), "{requests:x?}");
+    }
+}
