@@ -2,7 +2,7 @@
 
 use aarch64_cpu::registers::{ICH_HCR_EL2, ICH_VTR_EL2, Readable, Writeable};
 use bulkhead_core::ids::IntId;
-use bulkhead_vdev::vgic::{Deactivation, Effects, LRS_MAX, ListRegisters, Vgic, hcr};
+use bulkhead_vdev::vgic::{Deactivation, Effects, ListRegisters, Vgic, hcr, numbers};
 
 use crate::{gic, lock::MutexGuard, percpu, percpu::PerCpu, sysreg, vm::Vm};
 
@@ -94,8 +94,8 @@ impl<'a> Open<'a> {
         let vgic = &mut self.vgic;
         let flushed = if vgic.needs_flush(vcpu) { push(vgic, vcpu, &mut self.lrs) } else { Effects::default() };
         let all = [self.synced, effects, flushed];
-        for effect in all {
-            for deactivation in vgic.deactivations(effect) {
+        for effect in all.iter().filter(|effect| effect.deactivate != 0) {
+            for deactivation in vgic.deactivations(*effect) {
                 deactivate(vm, vcpu, deactivation);
             }
         }
@@ -114,7 +114,7 @@ pub fn withdraw(cpu: &PerCpu, vm: &Vm, vcpu: usize) {
         deactivate(vm, vcpu, deactivation);
     }
     drop(vgic);
-    for index in (0..LRS_MAX).filter(|index| lrs.used >> index & 1 == 1) {
+    for index in numbers(lrs.used) {
         write_list_register(index, 0);
     }
     // Off: nothing that the guest left behind raises a maintenance interrupt.
@@ -126,8 +126,7 @@ pub fn withdraw(cpu: &PerCpu, vm: &Vm, vcpu: usize) {
 }
 
 fn pull(lrs: &mut ListRegisters) {
-    let used = lrs.used;
-    for index in (0..LRS_MAX).filter(|index| used >> index & 1 == 1) {
+    for index in numbers(lrs.used) {
         if let Some(slot) = lrs.lr.get_mut(index) {
             *slot = read_list_register(index);
         }
@@ -137,7 +136,7 @@ fn pull(lrs: &mut ListRegisters) {
 
 fn push(vgic: &mut Vgic, vcpu: usize, lrs: &mut ListRegisters) -> Effects {
     let flush = vgic.flush(vcpu, lrs);
-    for index in (0..LRS_MAX).filter(|index| flush.write >> index & 1 == 1) {
+    for index in numbers(flush.write) {
         write_list_register(index, lrs.lr.get(index).copied().unwrap_or(0));
     }
     // Writing the register whole zeroes EOIcount, which `sync` has consumed. The eret synchronises both.
@@ -199,5 +198,5 @@ fn tell(vm: &Vm, mask: u8) {
 pub fn is_pending_in_list_registers(cpu: &PerCpu) -> bool {
     const PENDING: u64 = 1 << 62;
     let lrs = cpu.lrs.lock();
-    (0..LRS_MAX).any(|index| lrs.used >> index & 1 == 1 && read_list_register(index) & PENDING != 0)
+    numbers(lrs.used).any(|index| read_list_register(index) & PENDING != 0)
 }

@@ -38,7 +38,7 @@ mod state;
 mod tests;
 
 pub use entry::Flush;
-pub use lr::{Entry, LRS_MAX, ListRegisters, hcr};
+pub use lr::{Entry, LRS_MAX, ListRegisters, hcr, numbers};
 pub use sgi::SgiRegister;
 
 use bank::{Bank, Cpu};
@@ -289,6 +289,7 @@ const fn intid_bit(intid: u32) -> Option<u64> {
 }
 
 /// The numbers of the set bits, lowest first.
+#[inline]
 fn bits(mut set: u64) -> impl Iterator<Item = u32> {
     core::iter::from_fn(move || {
         let lowest = (set != 0).then(|| set.trailing_zeros())?;

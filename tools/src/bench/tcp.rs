@@ -15,7 +15,7 @@ const LONG_MIB: u32 = 64;
 
 /// Starts of the transfer, some milliseconds apart. Each repeats to the digit, but how interrupts meet packets differs from
 /// one to the next by some per cent: the middle one counts.
-const PHASES: u32 = 3;
+const PHASES: u32 = 5;
 
 #[derive(Clone, Copy, Debug)]
 struct Rates {

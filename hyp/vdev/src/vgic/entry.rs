@@ -1,6 +1,6 @@
 //! Between the bitmaps and the list registers: flush before entry, sync after exit.
 
-use super::{Effects, Entry, ListRegisters, PRIVATE, SHARED, Vgic, bits, hcr};
+use super::{Effects, Entry, LRS_MAX, ListRegisters, PRIVATE, SHARED, Vgic, bits, hcr, numbers};
 
 /// What EL2 writes before entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -124,15 +124,12 @@ impl Vgic {
         let line = pending & self.spi.level & !edge & !hw;
         let eoi = (again & !both) | line;
 
-        let old = lrs.used;
-        lrs.used = 0;
+        let old = core::mem::take(&mut lrs.used);
+        for n in numbers(old) {
+            lrs.lr[n % LRS_MAX] = 0;
+        }
         lrs.eoi_count = 0;
-        let mut set = bits(chosen);
-        for (n, slot) in lrs.lr.iter_mut().enumerate() {
-            let Some(intid) = set.next() else {
-                *slot = 0;
-                continue;
-            };
+        for (n, (slot, intid)) in lrs.lr.iter_mut().zip(bits(chosen)).enumerate() {
             let bit = 1u64 << (intid & 63);
             let physical = if hw & bit == 0 { None } else { self.physical.get(intid as usize).copied() };
             let entry = Entry {

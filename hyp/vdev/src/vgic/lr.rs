@@ -70,9 +70,14 @@ impl ListRegisters {
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
-        let used = self.used;
-        self.lr.iter().enumerate().filter(move |(n, _)| used >> n & 1 == 1).map(|(_, &raw)| Entry::from_raw(raw))
+        numbers(self.used).filter_map(|n| self.lr.get(n)).map(|&raw| Entry::from_raw(raw))
     }
+}
+
+/// The list registers of a mask such as [`ListRegisters::used`], from the lowest: by far most of them are not in use.
+#[inline]
+pub fn numbers(mask: u16) -> impl Iterator<Item = usize> {
+    super::bits(mask.into()).map(|n| n as usize)
 }
 
 /// One list register's content, decoded.
