@@ -11,7 +11,7 @@ use bulkhead_smmu::{EVENT_WORDS, Event};
 use bulkhead_vdev::virtio_iommu::Fault;
 use log::{error, warn};
 
-use crate::{lines, lock::Mutex, percpu::PerCpu, smmu, smmu::SMMUS_MAX, time, viommu, vm, vm::Vm, vsmmu};
+use crate::{lines, lock::Mutex, percpu::PerCpu, smmu, time, viommu, vm, vm::Vm, vsmmu};
 
 /// Events read at a time, with the SMMU's lock held.
 const EVENTS_AT_A_TIME: u32 = 64;
@@ -27,20 +27,23 @@ pub fn event_interrupt(id: SmmuId) {
             return;
         }
     }
-    LEFT[usize::from(id.0) % SMMUS_MAX].store(true, Relaxed);
+    IS_LEFT.store(true, Relaxed);
     time::arm_ms(1);
 }
 
-/// SMMUs with events that were left behind.
-static LEFT: [AtomicBool; SMMUS_MAX] = [const { AtomicBool::new(false) }; SMMUS_MAX];
+/// Whether an SMMU has events that were left behind.
+static IS_LEFT: AtomicBool = AtomicBool::new(false);
 
 /// EL2's timer: goes on with what was left behind.
 pub fn tick() {
-    for (id, left) in (0..).map(SmmuId).zip(&LEFT) {
-        if left.swap(false, Relaxed) {
-            event_interrupt(id);
-        }
+    if IS_LEFT.swap(false, Relaxed) {
+        look();
     }
+}
+
+/// Looks at every SMMU's queue, whoever raised an interrupt.
+pub fn look() {
+    (0..).take(smmu::SMMUS_MAX).map(SmmuId).for_each(event_interrupt);
 }
 
 /// Handles what is in the queue. Whether there is more.
@@ -182,10 +185,12 @@ fn report(smmu: SmmuId, event: &Event, has_owner: bool) {
     let repeats = core::mem::take(&mut last.repeats);
     (last.key, last.line_us) = (Some(key), now_us);
     drop(last);
-    if !lines::may_show(found.map(|(vm, _)| vm.id), name) {
+    let vm = found.map(|(vm, _)| vm);
+    let owner = vm.map(|vm| vm.id);
+    if !lines::may_show(owner, name) {
         return;
     }
-    if repeats != 0 && lines::may_show(found.map(|(vm, _)| vm.id), name) {
+    if repeats != 0 && lines::may_show(owner, name) {
         warn!("the fault before came {repeats} times more in its page");
     }
     let function = found.and_then(|(vm, place)| Some(vm.devices().nth(place)?.function));
@@ -196,7 +201,6 @@ fn report(smmu: SmmuId, event: &Event, has_owner: bool) {
         Some(_) => "read",
         None => "access",
     };
-    let vm = found.map(|(vm, _)| vm);
     let is_in_no_domain = event.iova.is_none() && vm.is_some_and(|vm| vm.viommu.is_some());
     let meaning = if is_in_no_domain { "the guest has it in no domain" } else { event.reason.meaning() };
     let reason = event.reason.name();

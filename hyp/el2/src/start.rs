@@ -21,7 +21,8 @@ pub use cpus::{StartError, cpu};
 pub use pmcgs::NEITHER;
 
 use crate::{
-    boot, bridge, firmware, gic, idle, irq, keyboard, lifecycle, memory, mmu::Access, pci::Ecam, text::Bytes, vm,
+    boot, bridge, faults, firmware, gic, idle, irq, keyboard, lifecycle, memory, mmu::Access, pci::Ecam, text::Bytes,
+    vm,
 };
 
 static BUNDLE: Once<Bundle<'static>> = Once::new();
@@ -48,6 +49,8 @@ pub fn machine(dtb: AddrRange<PhysAddr>) -> ! {
     smmus::take_over(machine);
     irq::set_sources(cpus::sources(machine, &gic));
     cpus::enable_sources(machine);
+    // What came before its interrupt was configured may have raised none, and a queue that is not empty raises no other.
+    faults::look();
     open_bundle(machine);
     cpus::start_others(machine);
     pmcgs::start(machine);

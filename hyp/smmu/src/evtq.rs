@@ -70,6 +70,8 @@ impl Evtq {
         let has_overflowed = (prod ^ self.cons) & OVERFLOW != 0;
         self.cons = (self.cons & !OVERFLOW) | (prod & OVERFLOW);
         platform.write32(offset::EVENTQ_CONS, self.cons);
+        // What came before the store found the queue not empty, and raised no interrupt.
+        let prod = platform.read32(offset::EVENTQ_PROD);
         let has_more = (prod ^ self.cons) & self.index_mask() != 0;
         (has_overflowed, has_more)
     }

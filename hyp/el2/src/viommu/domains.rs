@@ -236,7 +236,8 @@ impl Domains for Acting<'_> {
             Ok(())
         });
         // By itself: others' flushes come in between.
-        let put = |()| config.map_or(Ok(()), |config| smmu::flush_with(id, |driver| driver.attach(stream, &config)));
+        let put =
+            |()| config.map_or(Ok(()), |config| smmu::flush_with(id, |driver| driver.attach_again(stream, &config)));
         taken.and_then(put).map_err(|problem| {
             let part = format_args!(": device {}", own.function);
             lines::problem(self.vm.id, self.vm.name(), part, &problem);

@@ -14,7 +14,7 @@ impl<P: Platform> Smmu<P> {
     /// the stream (`None`: it has no owner).
     ///
     /// A stream that runs out of its budget is silenced, see [`Smmu::silence`]; what it records until then is counted
-    /// as dropped. Streams without an owner have one budget, and who exhausts it is silenced if it has an entry. Call again while [`Polled::has_more`].
+    /// as dropped. Streams that no VM ever had have one budget, and who exhausts it is silenced if it has an entry. Call again while [`Polled::has_more`].
     pub fn poll_events(&mut self, limit: u32, mut report: impl FnMut(&Event, Option<&StreamInfo>)) -> Polled {
         let mut polled = Polled::default();
         let now_us = self.platform.now_us();
@@ -29,7 +29,10 @@ impl<P: Platform> Smmu<P> {
                     known.faults += 1;
                     (known.budget.take(now_us), Some(known.info()))
                 }
-                None => (self.stray_budget.take(now_us), None),
+                None => {
+                    let past = self.past.iter_mut().find(|past| past.id == event.stream);
+                    (past.map_or(&mut self.stray_budget, |past| &mut past.budget).take(now_us), None)
+                }
             };
             if verdict == Verdict::Report {
                 polled.reported += 1;

@@ -9,7 +9,12 @@ use bulkhead_core::{
 use heapless::Vec;
 
 use super::{Flushed, MAX_STREAMS, Past, Smmu, Stream, StreamState};
-use crate::{command::Command, error::Error, platform::Platform, ste::Ste};
+use crate::{
+    command::Command,
+    error::Error,
+    platform::Platform,
+    ste::{Recording, Ste},
+};
 
 /// Commands in one flush of a range; a range that needs more is flushed as a whole VMID.
 const RANGE_COMMANDS: usize = 16;
@@ -22,6 +27,22 @@ impl<P: Platform> Smmu<P> {
     /// SMMU cannot walk the table, or when the VMID is in use with another. If the SMMU does not answer, the stream is
     /// left quarantined.
     pub fn attach(&mut self, stream: StreamId, s2: &S2Config) -> Result<(), Error> {
+        self.attach_as(s2, &self.fresh(stream))
+    }
+
+    /// As [`attach`](Self::attach), for a stream that stood by or was taken out: as heard or silent as it was then.
+    pub fn attach_again(&mut self, stream: StreamId, s2: &S2Config) -> Result<(), Error> {
+        let past = self.past.iter().find(|past| past.id == stream).copied();
+        self.attach_as(s2, &past.unwrap_or_else(|| self.fresh(stream)))
+    }
+
+    fn fresh(&self, stream: StreamId) -> Past {
+        Past { id: stream, state: StreamState::Attached, faults: 0, budget: self.config.budget() }
+    }
+
+    #[inline(never)]
+    fn attach_as(&mut self, s2: &S2Config, past: &Past) -> Result<(), Error> {
+        let Past { id: stream, state, faults, budget } = *past;
         if let Some(known) = self.streams.iter().find(|known| known.id == stream) {
             return Err(match known.state {
                 StreamState::Quarantined => Error::StreamQuarantined { stream },
@@ -32,24 +53,8 @@ impl<P: Platform> Smmu<P> {
         if stream.0 > last {
             return Err(Error::StreamOutOfRange { stream, last });
         }
-        let mut known = Stream {
-            id: stream,
-            s2: *s2,
-            state: StreamState::Attached,
-            config: StreamConfig::Bypass,
-            had_stage1: false,
-            is_context_stale: false,
-            faults: 0,
-            budget: self.config.budget(),
-        };
-        if let Some(past) = self.past.iter().find(|past| past.id == stream) {
-            (known.state, known.faults, known.budget) = (past.state, past.faults, past.budget);
-        }
-        let state = known.state;
-        let ste = match state {
-            StreamState::Attached | StreamState::Silenced => self.entry(&known, &known.config, state)?,
-            StreamState::Aborted | StreamState::Quarantined => Ste::abort(),
-        };
+        let recording = if state == StreamState::Attached { Recording::On } else { Recording::Off };
+        let ste = Ste::stage2(s2, &self.features, recording)?;
         let mut peers = self.streams.iter().filter(|known| known.s2.vmid == s2.vmid);
         if let Some(other) = peers.clone().find(|known| known.s2 != *s2) {
             return Err(Error::VmidConflict { vmid: s2.vmid, root: other.s2.root });
@@ -66,9 +71,20 @@ impl<P: Platform> Smmu<P> {
             // Whatever a table of an earlier user of this VMID left is gone before the VMID is used again (rule 7).
             let _flushed = self.flush_vmid_now(s2.vmid)?;
         }
-        known.state = StreamState::Quarantined;
+        let known = Stream {
+            id: stream,
+            s2: *s2,
+            state: StreamState::Quarantined,
+            config: StreamConfig::Bypass,
+            had_stage1: false,
+            is_context_stale: false,
+            faults,
+            budget,
+        };
         self.streams.push(known).map_err(|_| full)?;
-        match self.write_entry(stream, &ste) {
+        // An aborted one is in abort by now: a store would have it recorded once more.
+        let written = if state == StreamState::Aborted { Ok(()) } else { self.write_entry(stream, &ste) };
+        match written {
             Ok(()) => {
                 self.set_state(stream, state);
                 self.counters.attaches += 1;
@@ -91,8 +107,10 @@ impl<P: Platform> Smmu<P> {
     /// `Ok` proves that the stream reaches nothing any more, and that no cached translation of its VM is left. After
     /// an error the stream is quarantined, its VM's memory has to be kept, and the call can be made again.
     pub fn detach(&mut self, stream: StreamId) -> Result<Flushed, Error> {
-        let vmid = self.known(stream)?.s2.vmid;
-        let taken = self.write_entry(stream, &Ste::abort()).and_then(|()| self.flush_vmid_now(vmid));
+        let known = self.known(stream)?;
+        let (vmid, state) = (known.s2.vmid, known.state);
+        let written = if state == StreamState::Aborted { Ok(()) } else { self.write_entry(stream, &Ste::abort()) };
+        let taken = written.and_then(|()| self.flush_vmid_now(vmid));
         match taken {
             Ok(flushed) => {
                 self.streams.retain(|known| known.id != stream);
@@ -113,22 +131,28 @@ impl<P: Platform> Smmu<P> {
     pub fn take_out(&mut self, stream: StreamId) -> Result<Flushed, Error> {
         let Stream { state, faults, budget, .. } = *self.known(stream)?;
         let flushed = self.detach(stream)?;
-        self.past.retain(|past| past.id != stream);
+        // A quarantine ends with the detach.
+        let state = if state == StreamState::Quarantined { StreamState::Attached } else { state };
+        self.keep(Past { id: stream, state, faults, budget });
+        Ok(flushed)
+    }
+
+    fn keep(&mut self, past: Past) {
+        self.past.retain(|known| known.id != past.id);
         if self.past.is_full() {
             let _ = self.past.swap_remove(0);
         }
-        let _ = self.past.push(Past { id: stream, state, faults, budget });
-        Ok(flushed)
+        let _ = self.past.push(past);
     }
 
     /// Makes ready a stream that its VM is to attach by and by: it has an entry of its own, in abort, what it does is
     /// recorded, and its budget is full.
     pub fn stand_by(&mut self, stream: StreamId) -> Result<(), Error> {
-        self.past.retain(|past| past.id != stream);
-        match self.find_stream(stream) {
-            Some(known) => Err(Error::StreamOwned { stream, owner: known.vmid }),
-            None => self.write_entry(stream, &Ste::invalid()),
+        if let Some(known) = self.find_stream(stream) {
+            return Err(Error::StreamOwned { stream, owner: known.vmid });
         }
+        self.keep(self.fresh(stream));
+        self.write_entry(stream, &Ste::invalid())
     }
 
     /// Puts `stream` in silent abort at once. An attached stream stays its VM's, until it is detached; one without an
@@ -154,6 +178,12 @@ impl<P: Platform> Smmu<P> {
     /// recorded, everything it does is aborted (rule 17). One without an owner, which is in abort, is not recorded any more.
     pub fn silence(&mut self, stream: StreamId) -> Result<StreamState, Error> {
         let Ok(known) = self.known(stream) else {
+            if let Some(past) = self.past.iter_mut().find(|past| past.id == stream) {
+                past.state = match past.state {
+                    StreamState::Attached => StreamState::Silenced,
+                    _ => StreamState::Aborted,
+                };
+            }
             self.quarantine(stream)?;
             return Ok(StreamState::Aborted);
         };

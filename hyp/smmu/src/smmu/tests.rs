@@ -1,5 +1,6 @@
 //! The driver against the strict model: no violation, whatever the SMMU is like.
 
+mod busy;
 mod configure;
 mod events;
 mod failures;

@@ -20,7 +20,7 @@ fn a_stream_over_its_budget_is_silenced_and_goes_on_working() {
     let vm = vm(&model, 1);
     let nic = StreamId(0x8);
     model.grant(nic, vm.frame, 4096);
-    smmu.attach(nic, &vm.s2).expect("attach");
+    smmu.attach_again(nic, &vm.s2).expect("attach");
     for _ in 0..100 {
         let _ = model.dma(nic, HOLE, DmaAccess::Write);
     }
@@ -149,7 +149,7 @@ fn a_stream_that_is_taken_out_stays_as_silent_as_it_was() {
     let nic = StreamId(0x8);
     model.grant(nic, vm.frame, 4096);
     assert_eq!(smmu.stand_by(nic), Ok(()));
-    smmu.attach(nic, &vm.s2).expect("attach");
+    smmu.attach_again(nic, &vm.s2).expect("attach");
     assert_eq!(smmu.stand_by(nic), Err(Error::StreamOwned { stream: nic, owner: vm.s2.vmid }));
     let mut seen = 0;
     let mut states = vec![];
@@ -161,7 +161,7 @@ fn a_stream_that_is_taken_out_stays_as_silent_as_it_was() {
         states.push(smmu.find_stream(nic).expect("known").state);
         let _ = smmu.take_out(nic).expect("taken out");
         assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Aborted);
-        smmu.attach(nic, &vm.s2).expect("attach");
+        smmu.attach_again(nic, &vm.s2).expect("attach");
     }
     assert_eq!(
         (seen, states.as_slice()[..3].to_vec()),
@@ -171,13 +171,13 @@ fn a_stream_that_is_taken_out_stays_as_silent_as_it_was() {
     assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Translated(vm.frame));
     assert_eq!(smmu.silence(nic), Ok(StreamState::Aborted));
     let _ = smmu.take_out(nic).expect("taken out");
-    smmu.attach(nic, &vm.s2).expect("attach");
+    smmu.attach_again(nic, &vm.s2).expect("attach");
     assert_eq!(smmu.find_stream(nic).map(|info| (info.state, info.faults)), Some((StreamState::Aborted, 40)));
     assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Aborted);
     // Its VM's next life.
     let _ = smmu.detach(nic).expect("detach");
     assert_eq!(smmu.stand_by(nic), Ok(()));
-    smmu.attach(nic, &vm.s2).expect("attach");
+    smmu.attach_again(nic, &vm.s2).expect("attach");
     assert_eq!(smmu.find_stream(nic).map(|info| (info.state, info.faults)), Some((StreamState::Attached, 0)));
     assert_eq!(model.dma(nic, IOVA, DmaAccess::Write), Outcome::Translated(vm.frame));
     model.assert_clean();
