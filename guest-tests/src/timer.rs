@@ -65,6 +65,11 @@ pub fn now_ms() -> u64 {
     CNTVCT_EL0.read() / (CNTFRQ_EL0.read() / 1000)
 }
 
+/// Seconds of the physical counter, which goes on through a VM's reset: RAM is scrubbed, so that this tells its boots apart.
+pub fn seconds() -> u64 {
+    CNTPCT_EL0.read() / CNTFRQ_EL0.read()
+}
+
 /// Spins for `ms` milliseconds.
 pub fn delay_ms(ms: u64) {
     wait_until(ms, || false);

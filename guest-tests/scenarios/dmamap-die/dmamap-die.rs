@@ -9,20 +9,13 @@ use bulkhead_guest_tests::{
     check,
     dmamap::{self, HvcBus, Probe},
     edu::{BUFFER_BYTES, Edu},
-    mem, params, println, program, psci,
-    sysreg::{CNTFRQ_EL0, CNTPCT_EL0},
-    timer,
+    mem, params, println, program, psci, timer,
 };
 
 program!(main);
 
 const MAPS: u64 = 1000;
 const PAGE: u64 = 4096;
-
-/// RAM is scrubbed, so what tells the boots apart is the one thing that goes on: the physical counter.
-fn seconds() -> u64 {
-    CNTPCT_EL0.read() / CNTFRQ_EL0.read()
-}
 
 /// A thousand maps, all loaded; the first's IOVA.
 fn load_all(bus: &HvcBus, at: u64) -> u64 {
@@ -68,7 +61,7 @@ fn main() {
             edu.write(first, 0, BUFFER_BYTES);
         }
     }
-    if seconds() >= params::number("until", 12) {
+    if timer::seconds() >= params::number("until", 12) {
         println!("enough deaths");
         return;
     }

@@ -8,7 +8,7 @@ use bulkhead_guest_tests::{
     check, cpu,
     gic::{self, Bank},
     mem, params, println, program, psci, smp,
-    sysreg::{CNTFRQ_EL0, CNTPCT_EL0, ICC_HPPIR1_EL1, ICC_IAR1_EL1, ICC_RPR_EL1},
+    sysreg::{ICC_HPPIR1_EL1, ICC_IAR1_EL1, ICC_RPR_EL1},
     timer::{self, Timer},
 };
 
@@ -28,11 +28,6 @@ fn spin() {
     }
 }
 
-/// RAM is scrubbed, so what tells the boots apart is the one thing that goes on: the physical counter.
-fn seconds() -> u64 {
-    CNTPCT_EL0.read() / CNTFRQ_EL0.read()
-}
-
 fn main() {
     let until = params::number("until", 4);
     let at = params::scratch();
@@ -43,7 +38,7 @@ fn main() {
     check!(!gic::is_set(40, Bank::SetActive) && !gic::is_set(40, Bank::Enable), "the distributor is as new");
     gic::init();
 
-    if seconds() >= until {
+    if timer::seconds() >= until {
         println!("enough boots");
         return;
     }

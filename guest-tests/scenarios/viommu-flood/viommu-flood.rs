@@ -5,8 +5,7 @@
 use bulkhead_guest_tests::{
     check,
     edu::BUFFER_BYTES,
-    params, println, program, psci,
-    sysreg::{CNTFRQ_EL0, CNTPCT_EL0},
+    params, println, program, psci, timer,
     viommu::{
         ENDPOINT, Rig,
         request::{self, NOMEM, OK, READ},
@@ -22,10 +21,6 @@ const PAGE: u64 = 4096;
 /// Addresses that a request walks through in many steps.
 const LONG: u64 = 0x40_0000_0000;
 const DOMAIN: u32 = Rig::DOMAIN;
-
-fn seconds() -> u64 {
-    CNTPCT_EL0.read() / CNTFRQ_EL0.read()
-}
 
 fn page(number: u64) -> (u64, u64) {
     let first = IOVA + number * STRIDE;
@@ -71,13 +66,13 @@ fn main() {
     let mut rig = Rig::new();
     rig.probe.edu.wait();
     check!(rig.restart(), "a domain works");
-    if seconds() >= faults {
+    if timer::seconds() >= faults {
         return;
     }
     quota(&mut rig);
     println!("flooding with requests");
     let mut rounds = 0;
-    while seconds() < requests {
+    while timer::seconds() < requests {
         for number in 0..30 {
             // A flush each.
             rig.iommu.queue(&request::attach(2 + number % 2, ENDPOINT, 0), 4);
@@ -88,7 +83,7 @@ fn main() {
     check!(rig.works(), "the domain works after {rounds} rounds of requests");
     println!("flooding with faults");
     let mut iova = LONG;
-    while seconds() < faults {
+    while timer::seconds() < faults {
         rig.probe.edu.write(iova, 0, BUFFER_BYTES);
         iova += BUFFER_BYTES;
     }

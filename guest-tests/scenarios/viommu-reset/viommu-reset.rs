@@ -5,9 +5,7 @@
 use bulkhead_guest_tests::{
     check,
     edu::{self, BUFFER_BYTES},
-    mem, params, pci, println, program, psci,
-    sysreg::{CNTFRQ_EL0, CNTPCT_EL0},
-    timer,
+    mem, params, pci, println, program, psci, timer,
     viommu::{
         Rig, Viommu, register,
         request::{NOENT, OK, READ, WRITE},
@@ -19,17 +17,13 @@ program!(main);
 const IOVA: u64 = 0x55_5555_5000;
 const RANGE: (u64, u64) = (IOVA, IOVA + BUFFER_BYTES - 1);
 
-fn seconds() -> u64 {
-    CNTPCT_EL0.read() / CNTFRQ_EL0.read()
-}
-
 /// The translation cached, the device broken, and DMA under way.
 fn first(rig: &mut Rig, target: u64, until: u64) {
     let iommu = rig.iommu;
     check!(rig.restart(), "a domain works");
     check!(iommu.map(Rig::DOMAIN, RANGE, target, READ | WRITE) == OK, "MAP");
     check!(rig.probe.reaches(IOVA, target), "the page is reached");
-    while seconds() < until {}
+    while timer::seconds() < until {}
     rig.probe.load();
     (0..BUFFER_BYTES).step_by(8).for_each(|offset| mem::write64(target + offset, 0));
     // An index that no queue has.
@@ -60,7 +54,7 @@ fn second(rig: &mut Rig, target: u64) {
 fn main() {
     // The physical counter goes on through a reset, memory does not: `until` tells the boots apart.
     let until = params::number("until", 0);
-    let is_second = seconds() >= until;
+    let is_second = timer::seconds() >= until;
     let function = pci::Function::find(edu::ID, 0).expect("the edu is ours");
     check!(function.command() & pci::BUS_MASTER == 0, "no bus mastering");
     // Longer than the DMA that was under way, if it is.

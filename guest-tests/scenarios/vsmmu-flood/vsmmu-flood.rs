@@ -8,16 +8,12 @@ use bulkhead_guest_tests::{
     edu::BUFFER_BYTES,
     mem, params, println, program, psci,
     smmu::{COMMANDS_LOG2, Rig, command, register},
-    sysreg::{CNTFRQ_EL0, CNTPCT_EL0},
+    timer,
 };
 
 program!(main);
 
 const IOVA: u64 = 0x20_0000_0000;
-
-fn seconds() -> u64 {
-    CNTPCT_EL0.read() / CNTFRQ_EL0.read()
-}
 
 /// Faults up to `faults=` seconds of the physical counter, which goes on through a reset; commands up to `commands=`.
 fn main() {
@@ -25,7 +21,7 @@ fn main() {
     let mut rig = Rig::new(1);
     rig.probe.edu.wait();
     check!(rig.start() && rig.works(), "stage 1 works");
-    if seconds() >= commands {
+    if timer::seconds() >= commands {
         return;
     }
     println!("flooding with changes of policy");
@@ -34,7 +30,7 @@ fn main() {
     check!(is_done, "every change of policy");
     println!("flooding with faults");
     let mut iova = IOVA;
-    while seconds() < faults {
+    while timer::seconds() < faults {
         rig.probe.edu.write(iova, 0, BUFFER_BYTES);
         iova += BUFFER_BYTES;
     }
@@ -48,7 +44,7 @@ fn main() {
         mem::write64(smmu.command_queue() + u64::from(place) * 16 + 8, word[1]);
     }
     let mut rounds = 0;
-    while seconds() < commands {
+    while timer::seconds() < commands {
         smmu.write(register::CMDQ_PROD, smmu.read(register::CMDQ_CONS) & 0x1ff ^ commands_max);
         rounds += 1;
     }

@@ -7,7 +7,6 @@ use bulkhead_guest_tests::{
     edu::{self, BUFFER_BYTES},
     mem, params, pci, println, program, psci,
     smmu::{Access, Rig, register},
-    sysreg::{CNTFRQ_EL0, CNTPCT_EL0},
     timer,
 };
 
@@ -35,10 +34,6 @@ const WRITABLE: [u64; 17] = [
     register::EVENTQ_CONS,
 ];
 
-fn seconds() -> u64 {
-    CNTPCT_EL0.read() / CNTFRQ_EL0.read()
-}
-
 /// Everything set that a reset has to take back, the translation cached, and DMA under way.
 fn first(rig: &mut Rig, target: u64, until: u64) {
     let smmu = rig.smmu;
@@ -48,7 +43,7 @@ fn first(rig: &mut Rig, target: u64, until: u64) {
     smmu.set_global_abort(true);
     smmu.submit(&[[0xff, 0]]);
     check!(smmu.error().is_some(), "the command queue stands still");
-    while seconds() < until {}
+    while timer::seconds() < until {}
     rig.probe.load();
     (0..BUFFER_BYTES).step_by(8).for_each(|offset| mem::write64(target + offset, 0));
     rig.probe.edu.start_write(IOVA, 0, BUFFER_BYTES);
@@ -77,7 +72,7 @@ fn second(rig: &mut Rig, target: u64) {
 fn main() {
     // The physical counter goes on through a reset, memory does not: `until` tells the boots apart.
     let until = params::number("until", 0);
-    let is_second = until != 0 && seconds() >= until;
+    let is_second = until != 0 && timer::seconds() >= until;
     let function = pci::Function::find(edu::ID, 0).expect("the edu is ours");
     check!(function.command() & pci::BUS_MASTER == 0, "no bus mastering");
     // Longer than the DMA that was under way, if it is.

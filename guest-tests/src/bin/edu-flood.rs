@@ -5,15 +5,10 @@
 use bulkhead_guest_tests::{
     check,
     edu::{BUFFER_BYTES, Edu},
-    mem, params, println, program, psci,
-    sysreg::{CNTFRQ_EL0, CNTPCT_EL0},
+    mem, params, println, program, psci, timer,
 };
 
 program!(main);
-
-fn seconds() -> u64 {
-    CNTPCT_EL0.read() / CNTFRQ_EL0.read()
-}
 
 /// Up to `until=` seconds of the physical counter, which goes on through a reset, it floods.
 fn main() {
@@ -21,7 +16,7 @@ fn main() {
     let at = params::scratch();
     let edu = Edu::first();
     edu.wait();
-    if seconds() >= until {
+    if timer::seconds() >= until {
         mem::fill(at, BUFFER_BYTES, 1);
         let is_ended = edu.read(at, 0, BUFFER_BYTES) && edu.write(at + 0x1_0000, 0, BUFFER_BYTES);
         let changed = mem::find_changed(at + 0x1_0000, BUFFER_BYTES, 1);
@@ -30,7 +25,7 @@ fn main() {
     }
     println!("flooding");
     let mut page = params::ram_end();
-    while seconds() < until {
+    while timer::seconds() < until {
         edu.write(page, 0, BUFFER_BYTES);
         page += BUFFER_BYTES;
     }

@@ -7,7 +7,7 @@ use bulkhead_guest_tests::{
     edu::{self, BUFFER_BYTES, Edu},
     gic::{self, Bank},
     mem, params, pci, println, program, psci,
-    sysreg::{CNTFRQ_EL0, CNTPCT_EL0, ICC_EOIR1_EL1, ICC_HPPIR1_EL1, ICC_IAR1_EL1},
+    sysreg::{ICC_EOIR1_EL1, ICC_HPPIR1_EL1, ICC_IAR1_EL1},
     timer,
 };
 
@@ -64,7 +64,7 @@ fn main() {
     let how = params::argument("how").unwrap_or("off");
     let at = params::scratch();
     // The physical counter goes on through a reset, memory does not: `until` tells the boots apart.
-    let is_second = CNTPCT_EL0.read() / CNTFRQ_EL0.read() >= params::number("until", u64::MAX);
+    let is_second = timer::seconds() >= params::number("until", u64::MAX);
     if is_second {
         after_reset(at);
         return;
@@ -73,7 +73,7 @@ fn main() {
     timer::delay_ms(params::number("wait", 0));
     if how == "reset" {
         raise(edu);
-        while CNTPCT_EL0.read() / CNTFRQ_EL0.read() < params::number("until", 0) {}
+        while timer::seconds() < params::number("until", 0) {}
     }
     start_dma(edu, at);
     cpu::dsb();

@@ -14,7 +14,8 @@ impl<P: Platform> Smmu<P> {
     /// the stream (`None`: it has no owner).
     ///
     /// A stream that runs out of its budget is silenced, see [`Smmu::silence`]; what it records until then is counted
-    /// as dropped. Streams that no VM ever had have one budget, and who exhausts it is silenced if it has an entry. Call again while [`Polled::has_more`].
+    /// as dropped. Streams that no VM ever had have one budget, and who exhausts it is silenced if it has an entry. Call
+    /// again while [`Polled::has_more`].
     pub fn poll_events(&mut self, limit: u32, mut report: impl FnMut(&Event, Option<&StreamInfo>)) -> Polled {
         let mut polled = Polled::default();
         let now_us = self.platform.now_us();
